@@ -1,0 +1,1 @@
+"""How an adversary measures what a trained model leaks."""

@@ -1,0 +1,181 @@
+"""Records and the split that says who was in: the data every other package works on."""
+
+import enum
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Image:
+    """Records are images (n, channels, height, width) with values in a public range."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table that the records were encoded from.
+
+    Attributes:
+        name: Name in the source.
+        categories: Values of a categorical column in the order of its one-hot block; empty for a numeric column.
+        low: Value that a numeric column encodes as 0 (the source's units).
+        high: Value that a numeric column encodes as 1.
+        start: First encoded feature of this column in `Records.x`.
+        width: Number of encoded features (1 if numeric).
+    """
+
+    name: str
+    categories: tuple[str, ...]
+    low: float
+    high: float
+    start: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records are encoded rows (n, features) of a table.
+
+    Attributes:
+        columns: The columns in the order of the source, the label left out.
+        label: Name of the label column.
+        classes: Label values in the order of the integer codes in `Records.y`.
+        public_domain: Whether ranges and categories come from a public description; if False they were read from the
+            data, and every guarantee carries that as an assumption.
+    """
+
+    columns: tuple[Column, ...]
+    label: str
+    classes: tuple[str, ...]
+    public_domain: bool = True
+
+
+@dataclass(frozen=True)
+class Records:
+    """Labelled records.
+
+    Attributes:
+        x: (n, *shape) float32, finite.
+        y: (n,) int64 labels in 0 .. classes - 1.
+        classes: Number of classes C; public.
+        kind: What a record is: `Image` or `Table`.
+        name: What the data set is called in reports.
+        owner: (n,) int64 or None: whose record it is, where one person has several.
+        cluster: (n,) int64 or None: records of one cluster are near-duplicates and count as one unit.
+
+    Raises:
+        ValueError: If shapes differ, a label is out of range, or a feature is not finite.
+    """
+
+    x: FloatArray
+    y: IntArray
+    classes: int
+    kind: Image | Table
+    name: str = "records"
+    owner: IntArray | None = None
+    cluster: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"{self.name}: x holds {len(self.x)} records, y {len(self.y)} labels; give one label each")
+        if self.x.dtype != np.float32 or self.y.dtype != np.int64:
+            raise ValueError(f"{self.name}: x is {self.x.dtype} and y {self.y.dtype}; convert to float32 and int64")
+        if len(self.y) and (self.y.min() < 0 or self.y.max() >= self.classes):
+            bad = int(self.y.min()) if self.y.min() < 0 else int(self.y.max())
+            raise ValueError(
+                f"{self.name}: label {bad} is outside 0..{self.classes - 1}; correct it or raise `classes`"
+            )
+        if not np.isfinite(self.x).all():
+            row = int(np.flatnonzero(~np.isfinite(self.x.reshape(len(self.x), -1)).all(axis=1))[0])
+            raise ValueError(f"{self.name}: record {row} has a value that is not finite; impute or drop it")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one record, without the record axis."""
+        return self.x.shape[1:]
+
+    def take(self, indices: npt.NDArray[Any]) -> "Records":
+        """Return the records at `indices` (integers, or a boolean mask), in that order."""
+        return replace(
+            self,
+            x=self.x[indices],
+            y=self.y[indices],
+            owner=None if self.owner is None else self.owner[indices],
+            cluster=None if self.cluster is None else self.cluster[indices],
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over features, labels and shape; two sets are the same data exactly if it agrees."""
+        digest = hashlib.sha256(repr((self.x.shape, self.classes)).encode())
+        digest.update(np.ascontiguousarray(self.x).tobytes())
+        digest.update(np.ascontiguousarray(self.y).tobytes())
+        return digest.hexdigest()
+
+    def row_digests(self) -> list[bytes]:
+        """Return one 16-byte digest per record, over its features and its label; equal records have equal digests."""
+        return [
+            hashlib.blake2b(
+                np.ascontiguousarray(row).tobytes() + int(label).to_bytes(8, "big"), digest_size=16
+            ).digest()
+            for row, label in zip(self.x, self.y, strict=True)
+        ]
+
+
+class Inclusion(enum.Enum):
+    """How it was decided which candidates the target trained on; a bound refuses a design it was not made for."""
+
+    INDEPENDENT = "each candidate by its own fair coin, before training"
+    FIXED = "fixed by somebody else, not drawn at random"
+    PAIRED_RUNS = "independent runs that differ in one record"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Who was in: the truth of an audit, which no attacker's view ever holds.
+
+    Attributes:
+        canary: (m,) int64 indices of the records whose membership is asked for.
+        included: (m,) bool: whether the target trained on each canary.
+        population: (z,) int64 indices of records that neither the target nor any shadow trains on.
+        inclusion: How `included` came about.
+        probability: Chance with which each canary was included (public); for FIXED, the share that was.
+        always: (t,) int64 indices of training records that are in regardless, and that nobody asks about.
+    """
+
+    canary: IntArray
+    included: BoolArray
+    population: IntArray
+    inclusion: Inclusion
+    probability: float = 0.5
+    always: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if self.canary.shape != self.included.shape:
+            raise ValueError(f"{len(self.canary)} canaries but {len(self.included)} inclusion bits; give one each")
+        if np.intersect1d(np.concatenate([self.canary, self.always]), self.population).size:
+            raise ValueError("a record is in training and in the population; the population must be outside training")
+
+    @property
+    def train(self) -> IntArray:
+        """Indices of the records that the target trained on."""
+        return np.concatenate([self.always, self.canary[self.included]])
+
+    @property
+    def holdout(self) -> IntArray:
+        """Indices of the canaries that were left out."""
+        return self.canary[~self.included]

@@ -1,0 +1,265 @@
+"""The report record: the one versioned schema that crosses from a run to its readers.
+
+HTML, Markdown, JUnit, SARIF and the gate are pure functions of a `Report`. An estimate is never a bare float, a missing
+value carries its reason, and infinities are written as the strings "Infinity" and "-Infinity".
+"""
+
+import enum
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reports.errors import ReportError
+
+SCHEMA_VERSION = "1.0"
+
+
+class Strict(BaseModel):
+    """Base of every part of the record: frozen, no unknown keys, infinities as strings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=True)
+
+
+class Status(enum.StrEnum):
+    """What a finding says; the worst comes first."""
+
+    VIOLATED = "violated"  # the lower bound on epsilon is above the guarantee
+    LEAKS = "leaks"  # the lower confidence limit is above the threshold
+    ERROR = "error"  # an attack that was asked for failed or was killed
+    INCONCLUSIVE = "inconclusive"  # the interval straddles the limit, or the audit could not have found it
+    NOT_COMPARABLE = "not_comparable"  # delta, unit or neighbouring relation differ
+    CONSISTENT = "consistent"  # no contradiction found; never "safe"
+    WITHIN = "within"  # the upper confidence limit is at or below the threshold
+    INFORMATION = "information"  # nothing was judged
+
+
+class Estimate(Strict):
+    """A number with its interval, or a reason why there is none.
+
+    `level` is the confidence of this one interval; where several findings are judged together it is already the
+    corrected, higher one. `n` counts the independent units behind it and `unit` names them.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+    method: str
+    n: int | None = None
+    unit: str = "record"
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _number_or_reason(self) -> Self:
+        if self.value is None and self.reason is None:
+            raise ValueError("an estimate without a value needs a reason")
+        for number in (self.value, self.low, self.high):
+            if number is not None and number != number:
+                raise ValueError("NaN is not a value; leave it out and give a reason")
+        if (
+            self.value is not None
+            and self.low is not None
+            and self.high is not None
+            and not (self.low <= self.value <= self.high)
+        ):
+            raise ValueError(f"value {self.value} lies outside its interval [{self.low}, {self.high}]")
+        return self
+
+
+class Finding(Strict):
+    """One judged statement.
+
+    `measure` is a name of `AttackResult.measures`, or "epsilon". `control` is what the same measure found on a model
+    that is known to leak; where it is missing, `control_reason` says why.
+    """
+
+    code: str
+    status: Status
+    title: str
+    sentence: str
+    attack: str | None = None
+    measure: str | None = None
+    limit: float | None = None
+    found: Estimate | None = None
+    control: Estimate | None = None
+    control_reason: str | None = None
+    more: str = ""
+
+
+class RocCurve(Strict):
+    """Attack ROC with a pointwise-simultaneous band; all lists have one length, `fpr` ascending."""
+
+    fpr: list[float]
+    tpr: list[float]
+    tpr_low: list[float]
+    tpr_high: list[float]
+    level: float
+    method: str
+
+
+class Histogram(Strict):
+    """Counts of members' and non-members' scores over common bins; `edges` is one longer than the counts."""
+
+    edges: list[float]
+    members: list[int]
+    nonmembers: list[int]
+
+
+class ExposedRecord(Strict):
+    """A member that the attack is most sure of, named by a keyed hash (the key is not in the report)."""
+
+    record: str
+    score: float
+    label: str
+    nonmembers_above: int = Field(description="how many non-members score at least as high")
+
+
+class AttackStatus(enum.StrEnum):
+    """Whether an attack ran."""
+
+    RAN = "ran"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not_applicable"
+
+
+class AttackResult(Strict):
+    """One attack: what it needed, how it was set, what it found."""
+
+    name: str
+    title: str
+    paper: str
+    status: AttackStatus
+    required: bool = True
+    reason: str | None = None
+    access: list[str] = []
+    parameters: dict[str, Any] = {}
+    measures: dict[str, Estimate] = {}
+    control: dict[str, Estimate] = {}
+    roc: RocCurve | None = None
+    histogram: Histogram | None = None
+    exposed: list[ExposedRecord] = []
+    notes: list[str] = []
+
+
+class GuaranteeRecord(Strict):
+    """A guarantee as stated: `epsilon` is null with a reason where none can be computed."""
+
+    epsilon: float | None = None
+    delta: float | None = None
+    neighboring: str | None = None
+    unit: str | None = None
+    accountant: str = ""
+    assumptions: list[str] = []
+    reason: str | None = None
+
+
+class BoundRecord(Strict):
+    """A lower bound on epsilon that an attack showed; `ceiling` is the largest that this many trials could give."""
+
+    lower: float
+    delta: float
+    neighboring: str
+    unit: str
+    confidence: float
+    method: str
+    kind: str
+    assumptions: list[str] = []
+    ceiling: float
+    attack: str | None = None
+    canaries: int | None = None
+    guesses: int | None = None
+    correct: int | None = None
+
+
+class Epsilons(Strict):
+    """The three numbers side by side."""
+
+    claimed: GuaranteeRecord | None = None
+    proved: GuaranteeRecord | None = None
+    shown: BoundRecord | None = None
+    shown_reason: str | None = None
+
+
+class Subject(Strict):
+    """What was audited: enough to recognise it, nothing that gives a record away."""
+
+    title: str
+    model: str
+    model_digest: str
+    data: str
+    data_digest: str
+    scheme: str
+    scheme_parameters: dict[str, Any] = {}
+    members: int
+    nonmembers: int
+    population: int
+    inclusion: str
+    accuracy_train: Estimate | None = None
+    accuracy_holdout: Estimate | None = None
+
+
+class Provenance(Strict):
+    """How to get the same report again."""
+
+    plan: dict[str, Any]
+    plan_digest: str
+    attempt: int
+    seed_commitment: str
+    device: str
+    settings: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    models_trained: int | None = None
+
+
+class Timing(Strict):
+    """Wall-clock seconds; the only part that differs between two runs of one plan."""
+
+    started: str
+    seconds: dict[str, float] = {}
+
+
+class Report(Strict):
+    """One audit, whole.
+
+    `verdict` is the worst finding that counts; `headline` is its one sentence with numbers. `blind_spots` says what this
+    audit does not show.
+    """
+
+    schema_version: str = SCHEMA_VERSION
+    subject: Subject
+    verdict: Status
+    headline: str
+    findings: list[Finding]
+    attacks: list[AttackResult]
+    epsilons: Epsilons
+    blind_spots: list[str]
+    provenance: Provenance
+    timing: Timing
+    gallery: list[dict[str, Any]] = []
+
+    def to_json(self) -> str:
+        """Return the record as JSON text: sorted keys, two spaces, a final newline, no NaN."""
+        plain = json.loads(self.model_dump_json())  # infinities become strings on this way only
+        return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Report":
+        """Read a record back; raises `reports.errors.ReportError` for another schema version or a malformed record."""
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise ReportError(
+                f"not a report: the text is not JSON ({error}); give a report.json of `auditor audit`"
+            ) from None
+        version = found.get("schema_version") if isinstance(found, dict) else None
+        if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise ReportError(
+                f"schema version is {version!r}; this program reads {SCHEMA_VERSION}: audit again with it"
+            )
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the record"
+            raise ReportError(f"{place}: {first['msg']} ({error.error_count()} problems in all)") from None
