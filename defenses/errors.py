@@ -1,4 +1,4 @@
-"""The exceptions that this project raises on purpose: every message names the value, the allowed range and the remedy."""
+"""The exceptions raised on purpose: every message names the value, the allowed range and the remedy."""
 
 
 class AuditError(Exception):

@@ -2,7 +2,7 @@
 
 import enum
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -127,7 +127,7 @@ class Records:
         return digest.hexdigest()
 
     def row_digests(self) -> list[bytes]:
-        """Return one 16-byte digest per record, over its features and its label; equal records have equal digests."""
+        """Return one 16-byte digest per record, over features and label; equal records have equal digests."""
         return [
             hashlib.blake2b(
                 np.ascontiguousarray(row).tobytes() + int(label).to_bytes(8, "big"), digest_size=16
@@ -154,7 +154,6 @@ class Split:
         population: (z,) int64 indices of records that neither the target nor any shadow trains on.
         inclusion: How `included` came about.
         probability: Chance with which each canary was included (public); for FIXED, the share that was.
-        always: (t,) int64 indices of training records that are in regardless, and that nobody asks about.
     """
 
     canary: IntArray
@@ -162,18 +161,17 @@ class Split:
     population: IntArray
     inclusion: Inclusion
     probability: float = 0.5
-    always: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         if self.canary.shape != self.included.shape:
             raise ValueError(f"{len(self.canary)} canaries but {len(self.included)} inclusion bits; give one each")
-        if np.intersect1d(np.concatenate([self.canary, self.always]), self.population).size:
+        if np.intersect1d(self.canary, self.population).size:
             raise ValueError("a record is in training and in the population; the population must be outside training")
 
     @property
     def train(self) -> IntArray:
         """Indices of the records that the target trained on."""
-        return np.concatenate([self.always, self.canary[self.included]])
+        return self.canary[self.included]
 
     @property
     def holdout(self) -> IntArray:

@@ -1,0 +1,226 @@
+"""Networks by name, all free of cross-example layers, so that a per-example rule means what it says.
+
+A factory takes the shape of one record and the number of classes; `package.module:factory` names the user's own.
+Normalisation is GroupNorm: BatchNorm mixes the records of a lot, and one record then moves every other's gradient.
+"""
+
+import importlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from defenses.errors import PlanError
+from defenses.randomness import derive
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by name.
+
+    Attributes:
+        name: One of `NAMES`, or ``package.module:factory``.
+        options: Keyword arguments of the factory.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A text that is equal exactly for equal architectures."""
+        return json.dumps([self.name, dict(self.options)], sort_keys=True)
+
+    def build(self, shape: Shape, classes: int, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Build the network with weights that depend on the seed alone.
+
+        Args:
+            shape: Shape of one record.
+            classes: Number of classes C.
+            seed: Model seed; global random state is left as it was.
+            dtype: Type of the weights.
+
+        Returns:
+            A module from (n, *shape) to logits (n, C), on the CPU, in train mode.
+
+        Raises:
+            PlanError: If the name is unknown, or the factory does not take these options or this shape.
+        """
+        factory = _factory(self.name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "initialisation") % 2**63)
+            try:
+                module = factory(shape, classes, **self.options)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise PlanError(
+                    f"architecture {self.name!r} with options {dict(self.options)} cannot be built for records of "
+                    f"shape {shape}: {error}"
+                ) from error
+        for part in module.modules():
+            if hasattr(part, "inplace"):
+                part.inplace = False  # type: ignore[assignment]  # in-place activations have no place in a pure step
+        return module.to(dtype)
+
+
+def mlp(shape: Shape, classes: int, *, hidden: Sequence[int] = (128,), activation: str = "relu") -> nn.Module:
+    """Fully connected network on flattened records.
+
+    Args:
+        shape: Shape of one record.
+        classes: Number of classes.
+        hidden: Width of each hidden layer.
+        activation: "relu" or "tanh".
+    """
+    widths = [math.prod(shape), *hidden]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), _activation(activation)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+
+def cnn(
+    shape: Shape,
+    classes: int,
+    *,
+    channels: Sequence[int] = (16, 32),
+    kernels: Sequence[int] | None = None,
+    hidden: int = 32,
+    activation: str = "tanh",
+) -> nn.Module:
+    """Small convolutional network.
+
+    At 24 pixels and above this is the network of Tramer and Boneh 2021 (8x8 and 4x4 kernels at stride 2, 26,010
+    parameters on MNIST); smaller images get 3x3 kernels at stride 1.
+
+    Args:
+        shape: (channels, height, width).
+        classes: Number of classes.
+        channels: Output channels of each convolution.
+        kernels: Kernel size of each convolution, or None for the default by image size.
+        hidden: Width of the fully connected layer.
+        activation: "relu" or "tanh".
+    """
+    _need_image(shape, "cnn")
+    large = min(shape[1:]) >= 24
+    sizes = list(kernels) if kernels is not None else ([8, 4] if large else [3, 3])[: len(channels)]
+    if len(sizes) != len(channels):
+        raise ValueError(f"{len(channels)} convolutions but {len(sizes)} kernels; give one kernel size each")
+    layers: list[nn.Module] = []
+    before = shape[0]
+    for number, (after, size) in enumerate(zip(channels, sizes, strict=True)):
+        padding = size // 4 if large and number == 0 else (0 if large else size // 2)
+        stride = 2 if large else 1
+        layers += [nn.Conv2d(before, after, size, stride=stride, padding=padding), _activation(activation)]
+        layers.append(nn.MaxPool2d(2, stride=1 if large else 2))
+        before = after
+    features = nn.Sequential(*layers)
+    with torch.no_grad():
+        flat = features(torch.zeros(1, *shape)).numel()
+    return nn.Sequential(
+        features, nn.Flatten(), nn.Linear(flat, hidden), _activation(activation), nn.Linear(hidden, classes)
+    )
+
+
+def vgg(shape: Shape, classes: int, *, depth: int = 11, width: float = 1.0, hidden: int = 0) -> nn.Module:
+    """VGG (Simonyan and Zisserman 2015) with GroupNorm, for images of 8 pixels and above.
+
+    Poolings that would shrink the image below one pixel are left out, and the classifier is one linear layer (or one
+    hidden layer) on the pooled features, as is usual at 32x32; torchvision's own head wants 224x224.
+
+    Args:
+        shape: (channels, height, width).
+        classes: Number of classes.
+        depth: 11, 13, 16 or 19.
+        width: Multiplier of the number of channels, e.g. 0.25.
+        hidden: Width of a hidden classifier layer, 0 for none.
+    """
+    from torchvision.models.vgg import cfgs
+
+    _need_image(shape, "vgg")
+    names = {11: "A", 13: "B", 16: "D", 19: "E"}
+    if depth not in names:
+        raise ValueError(f"depth is {depth}; VGG has {sorted(names)}")
+    layers: list[nn.Module] = []
+    before, size = shape[0], min(shape[1:])
+    for part in cfgs[names[depth]]:
+        if part == "M":
+            if size >= 2:
+                layers.append(nn.MaxPool2d(2))
+                size //= 2
+            continue
+        after = max(8, int(int(part) * width))
+        layers += [nn.Conv2d(before, after, 3, padding=1), _group_norm(after), nn.ReLU()]
+        before = after
+    head: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if hidden:
+        head += [nn.Linear(before, hidden), nn.ReLU()]
+        before = hidden
+    return nn.Sequential(*layers, *head, nn.Linear(before, classes))
+
+
+def resnet(shape: Shape, classes: int, *, depth: int = 18) -> nn.Module:
+    """Torchvision's ResNet (He et al. 2016) with GroupNorm; images up to 64 pixels get a 3x3 stem without pooling.
+
+    Args:
+        shape: (channels, height, width).
+        classes: Number of classes.
+        depth: 18 or 34.
+    """
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    _need_image(shape, "resnet")
+    blocks = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3]}
+    if depth not in blocks:
+        raise ValueError(f"depth is {depth}; choose one of {sorted(blocks)}")
+    module: nn.Module = ResNet(BasicBlock, blocks[depth], num_classes=classes, norm_layer=_group_norm)
+    small = min(shape[1:]) <= 64
+    module.conv1 = (
+        nn.Conv2d(shape[0], 64, 3, padding=1, bias=False)
+        if small
+        else nn.Conv2d(shape[0], 64, 7, stride=2, padding=3, bias=False)
+    )
+    if small:
+        module.maxpool = nn.Identity()
+    return module
+
+
+FACTORIES: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "vgg": vgg, "resnet": resnet}
+NAMES = tuple(FACTORIES)
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            found: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PlanError(
+                f"architecture {name!r} cannot be imported ({error}); the form is package.module:factory, "
+                "and the package must be on the Python path"
+            ) from error
+        return found
+    if name not in FACTORIES:
+        raise PlanError(f"architecture {name!r} is unknown; choose one of {', '.join(NAMES)} or package.module:factory")
+    return FACTORIES[name]
+
+
+def _activation(name: str) -> nn.Module:
+    if name not in ("relu", "tanh"):
+        raise ValueError(f"activation is {name!r}; choose 'relu' or 'tanh'")
+    return nn.ReLU() if name == "relu" else nn.Tanh()
+
+
+def _group_norm(channels: int) -> nn.Module:
+    return nn.GroupNorm(math.gcd(32, channels), channels)
+
+
+def _need_image(shape: Shape, name: str) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"{name} wants images (channels, height, width); use mlp for flat records")

@@ -1,0 +1,98 @@
+"""Per-example gradient rules: norms in, weights out, noise on the sum.
+
+A rule never sees a gradient, only norms, so the engine may compute them in whatever way is cheapest.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from defenses.updates import Tensors
+
+
+class GradientRule(Protocol):
+    """What happens to per-example gradients of one model; the engine maps it over the stacked models.
+
+    Shapes are those of one model: B records in a lot, G groups of parameters, S bounded statistics.
+    """
+
+    @property
+    def order(self) -> int:
+        """Order of the norm: 1 or 2."""
+        ...
+
+    def groups(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Return the group 0 .. G-1 of each parameter."""
+        ...
+
+    def initial(self) -> Tensors:
+        """Return the state before the first step."""
+        ...
+
+    def factors(self, norms: Tensor, y: Tensor, mask: Tensor, state: Tensors) -> tuple[Tensor, Tensor]:
+        """Return weights (B, G) for the per-example gradients, and bounded statistics (B, S); pure."""
+        ...
+
+    def release(
+        self, sums: Tensors, statistic_sums: Tensor, state: Tensors, generator: torch.Generator
+    ) -> tuple[Tensors, Tensors]:
+        """Return the noisy sums and the next state; called once per logical step, on one model's sums."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClippedGaussian:
+    """Clip each example's whole gradient in L2 and add Gaussian noise to the sum (Abadi et al. 2016, Algorithm 1).
+
+    Attributes:
+        max_grad_norm: Clipping threshold C, above 0.
+        noise_multiplier: Standard deviation of the noise over C, at least 0.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    max_grad_norm: float
+    noise_multiplier: float
+
+    order = 2
+
+    def __post_init__(self) -> None:
+        if not (self.max_grad_norm > 0 and math.isfinite(self.max_grad_norm)):
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; it must be a positive number")
+        if not (self.noise_multiplier >= 0 and math.isfinite(self.noise_multiplier)):
+            raise ValueError(f"noise_multiplier is {self.noise_multiplier}; it must be at least 0 and finite")
+
+    def groups(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Put every parameter in one group."""
+        return (0,) * len(names)
+
+    def initial(self) -> Tensors:
+        """Return no state."""
+        return {}
+
+    def factors(self, norms: Tensor, y: Tensor, mask: Tensor, state: Tensors) -> tuple[Tensor, Tensor]:
+        """Return min(1, C / norm) for real examples and 0 for padding.
+
+        A gradient whose norm is not finite gets weight 0: no multiple of it has a bounded norm.
+        """
+        weights = torch.where(norms > self.max_grad_norm, self.max_grad_norm / norms, torch.ones_like(norms))
+        weights = torch.where(torch.isfinite(norms), weights, torch.zeros_like(norms))
+        return weights * mask[:, None].to(norms.dtype), norms.new_zeros((len(norms), 0))
+
+    def release(
+        self, sums: Tensors, statistic_sums: Tensor, state: Tensors, generator: torch.Generator
+    ) -> tuple[Tensors, Tensors]:
+        """Add noise of standard deviation C * noise_multiplier to every coordinate."""
+        scale = self.max_grad_norm * self.noise_multiplier
+        if scale == 0:
+            return sums, state
+        noisy = {}
+        for name, value in sums.items():
+            noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=value.device)
+            noisy[name] = value + scale * noise
+        return noisy, state
