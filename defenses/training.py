@@ -26,7 +26,7 @@ from defenses.sampling import poisson_lots, shuffled_lots
 from defenses.updates import Tensors, along
 
 # Per-example gradients held at once; larger lots are split into micro-batches, which changes memory and nothing else.
-PER_EXAMPLE_BYTES = 512 * 2**20
+PER_EXAMPLE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def _norms(examples: Tensors, groups: Sequence[int], order: int) -> Tensor:
     totals: list[Tensor | None] = [None] * (max(groups) + 1)
     for value, group in zip(examples.values(), groups, strict=True):
         flat = value.flatten(2)
-        part = flat.square().sum(-1) if order == 2 else flat.abs().sum(-1)
+        part = torch.linalg.vector_norm(flat, order, dim=-1) ** order
         before = totals[group]
         totals[group] = part if before is None else before + part
     stacked = torch.stack([total for total in totals if total is not None], dim=-1)
