@@ -5,6 +5,7 @@ value carries its reason, and infinities are written as the strings "Infinity" a
 """
 
 import enum
+import itertools
 import json
 from typing import Any, Self
 
@@ -19,6 +20,15 @@ class Strict(BaseModel):
     """Base of every part of the record: frozen, no unknown keys, infinities as strings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=True)
+
+    @model_validator(mode="after")
+    def _no_nan(self) -> Self:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for number in value if isinstance(value, list) else (value,):
+                if isinstance(number, float) and number != number:
+                    raise ValueError(f"{name} is NaN, which is not a value; leave it out or give a reason")
+        return self
 
 
 class Status(enum.StrEnum):
@@ -54,9 +64,6 @@ class Estimate(Strict):
     def _number_or_reason(self) -> Self:
         if self.value is None and self.reason is None:
             raise ValueError("an estimate without a value needs a reason")
-        for number in (self.value, self.low, self.high):
-            if number is not None and number != number:
-                raise ValueError("NaN is not a value; leave it out and give a reason")
         if (
             self.value is not None
             and self.low is not None
@@ -97,6 +104,15 @@ class RocCurve(Strict):
     level: float
     method: str
 
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        lengths = {len(self.fpr), len(self.tpr), len(self.tpr_low), len(self.tpr_high)}
+        if len(lengths) != 1:
+            raise ValueError(f"fpr, tpr, tpr_low and tpr_high have lengths {sorted(lengths)}; they must have one")
+        if any(left > right for left, right in itertools.pairwise(self.fpr)):
+            raise ValueError("fpr must not fall")
+        return self
+
 
 class Histogram(Strict):
     """Counts of members' and non-members' scores over common bins; `edges` is one longer than the counts."""
@@ -104,6 +120,18 @@ class Histogram(Strict):
     edges: list[float]
     members: list[int]
     nonmembers: list[int]
+
+    @model_validator(mode="after")
+    def _lengths_match(self) -> Self:
+        bins = len(self.edges) - 1
+        if len(self.members) != len(self.nonmembers) or (self.members and len(self.members) != bins):
+            raise ValueError(
+                f"{len(self.edges)} edges for {len(self.members)} and {len(self.nonmembers)} counts; there must be one "
+                "edge more than counts"
+            )
+        if any(left >= right for left, right in itertools.pairwise(self.edges)):
+            raise ValueError("edges must rise")
+        return self
 
 
 class ExposedRecord(Strict):
@@ -222,8 +250,8 @@ class Timing(Strict):
 class Report(Strict):
     """One audit, whole.
 
-    `verdict` is the worst finding that counts; `headline` is its one sentence with numbers. `blind_spots` says what this
-    audit does not show.
+    `verdict` is the worst finding that counts; `headline` is its one sentence with numbers. `blind_spots` says what
+    this audit does not show.
     """
 
     schema_version: str = SCHEMA_VERSION

@@ -1,0 +1,67 @@
+"""The exit codes of every command that judges, and what several of them make together."""
+
+import enum
+from collections.abc import Iterable
+
+from reports.record import AttackStatus, Report, Status
+
+
+class ExitCode(enum.IntEnum):
+    """What a judging command tells its caller."""
+
+    PASS = 0  # every check holds
+    EXCEEDED = 1  # a limit is exceeded or a claim contradicted
+    USAGE = 2  # the plan or policy is wrong, or does not fit the report
+    INCONCLUSIVE = 3  # the audit could not tell
+    INCOMPLETE = 4  # an attack failed or was killed, or a required one did not run
+    NOT_COMPARABLE = 5  # the baseline cannot be compared
+
+
+# A proven failure must not look like a flaky run, and nothing counts where the question itself was wrong.
+PRECEDENCE = (
+    ExitCode.USAGE,
+    ExitCode.NOT_COMPARABLE,
+    ExitCode.EXCEEDED,
+    ExitCode.INCOMPLETE,
+    ExitCode.INCONCLUSIVE,
+    ExitCode.PASS,
+)
+
+_OF_STATUS = {
+    Status.VIOLATED: ExitCode.EXCEEDED,
+    Status.LEAKS: ExitCode.EXCEEDED,
+    Status.ERROR: ExitCode.INCOMPLETE,
+    Status.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+    Status.NOT_COMPARABLE: ExitCode.INCONCLUSIVE,
+    Status.CONSISTENT: ExitCode.PASS,
+    Status.WITHIN: ExitCode.PASS,
+}
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the code that wins when several hold: 2, 5, 1, 4, 3, then 0.
+
+    Args:
+        codes: Any number of codes; none at all means that nothing was judged, which is inconclusive and never a pass.
+
+    Returns:
+        The code to exit with.
+    """
+    return min(codes, key=PRECEDENCE.index, default=ExitCode.INCONCLUSIVE)
+
+
+def report_exit_code(report: Report) -> ExitCode:
+    """Return the code that `auditor audit` ends with: the worst of the findings and of the attacks that did not run.
+
+    Args:
+        report: The audit's record.
+
+    Returns:
+        PASS only if something was judged, everything that was judged holds and every required attack ran.
+    """
+    codes = [_OF_STATUS[finding.status] for finding in report.findings if finding.status in _OF_STATUS]
+    for attack in report.attacks:
+        left_out = attack.status is AttackStatus.NOT_APPLICABLE and attack.required
+        if attack.status is AttackStatus.FAILED or left_out:
+            codes.append(ExitCode.INCOMPLETE)
+    return worst(codes)
