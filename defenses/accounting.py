@@ -24,7 +24,9 @@ def account(event: Any, *, delta: float, neighboring: Neighboring = Neighboring.
     """Price an event: the privacy-loss distribution where it is known, Renyi DP as a check and as the second choice.
 
     Both are upper bounds on the true epsilon; the PLD is tight up to its discretisation, so a Renyi bound clearly below
-    it would mean that one of the two is wrong, which is refused.
+    it would mean that one of the two is wrong, which is refused. Noise multipliers are relative to what one record adds
+    (the clipping norm). Under REPLACE_ONE a sum moves by twice that: dp_accounting's PLD doubles it and its Renyi
+    accountant does not, so only the PLD is asked there.
 
     Args:
         event: A `dp_accounting.DpEvent`, or `Unaccounted`, which is handed through.
@@ -51,8 +53,10 @@ def account(event: Any, *, delta: float, neighboring: Neighboring = Neighboring.
         return event
     version = importlib.metadata.version("dp-accounting")
     exact = _composed(pld.PLDAccountant, event, neighboring)
-    with quiet():
-        renyi = _composed(rdp.RdpAccountant, event, neighboring)
+    renyi = None
+    if neighboring is Neighboring.ADD_REMOVE:
+        with quiet():
+            renyi = _composed(rdp.RdpAccountant, event, neighboring)
     if exact is None and renyi is None:
         return Unaccounted(
             f"no accountant of dp_accounting {version} knows {type(event).__name__} under {neighboring.name}"

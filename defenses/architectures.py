@@ -218,7 +218,8 @@ def _activation(name: str) -> nn.Module:
 
 
 def _group_norm(channels: int) -> nn.Module:
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """Return GroupNorm with about 16 channels a group: with few, a 1x1 feature map leaves nothing to normalise over."""
+    return nn.GroupNorm(math.gcd(max(1, channels // 16), channels), channels)
 
 
 def _need_image(shape: Shape, name: str) -> None:

@@ -60,14 +60,21 @@ def least_noise(
         if high > 1e4:
             raise ValueError(f"no noise multiplier up to 10000 reaches epsilon {epsilon} at delta {delta}; aim higher")
     low = high
-    while cost(low) <= epsilon:
-        high, low = low, low / 1.25
-        if low < 1e-3:
-            break
+    while cost(low) <= epsilon and low > 1e-3:
+        high, low = low, low / 1.1
     while high - low > tolerance * high:
-        middle = (low + high) / 2
+        middle = _crossing(low, cost(low), high, cost(high), epsilon)
         low, high = (low, middle) if cost(middle) <= epsilon else (middle, high)
     return high
+
+
+def _crossing(low: float, above: float, high: float, below: float, epsilon: float) -> float:
+    """Return where a power law through both ends meets epsilon, kept off the ends so that the bracket always shrinks."""
+    if not math.isfinite(above) or above <= below or below <= 0:
+        return (low + high) / 2
+    share = math.log(above / epsilon) / math.log(above / below)
+    # A little beyond the estimate in turn on either side: the next look then closes the bracket from the other end.
+    return low + (high - low) * min(max(share + (0.05 if share < 0.5 else -0.05), 0.05), 0.95)
 
 
 def _by_renyi(make_event: Callable[[float], Any], *, epsilon: float, delta: float) -> float:

@@ -1,0 +1,229 @@
+"""The command line: parse, call, show progress, exit code; results on standard output, progress on standard error."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="auditor",
+    help="Measure what a trained model leaks about its training records, and check it against the privacy it claims.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EXIT_CODES = (
+    "Exit codes: 0 pass; 1 a limit is exceeded or a claim contradicted; 2 usage or plan error; 3 inconclusive; "
+    "4 an attack failed, so the audit is incomplete; 5 a baseline that cannot be compared."
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+WorkDir = Annotated[
+    Path, typer.Option("--work-dir", help="Private folder for trained models and secrets; makes runs resumable.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@app.command(epilog=EXIT_CODES)
+def audit(
+    plan: Annotated[Path, typer.Argument(help="Audit plan (TOML).")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the report; audit-<plan name> by default.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
+    ] = None,
+    work_dir: WorkDir = Path(".auditor"),
+    device: Device = "auto",
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let the plan name package.module:factory, which runs that code.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Audit a target that the plan trains, or a trained checkpoint."""
+    with _guarded(debug=debug):
+        from auditor.plan import load_plan
+
+        chosen = load_plan(plan)
+        folder = out or Path(f"audit-{plan.stem}")
+        code = _run(chosen, folder, plan.parent, data_dir, work_dir, device, allow_code=allow_code, quiet=quiet)
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the reports.")] = Path("audit-demo"),
+    work_dir: WorkDir = Path(".auditor"),
+    device: Device = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Audit a small network on scikit-learn's digits, without protection and with DP-SGD (under a minute)."""
+    with _guarded(debug=debug):
+        from auditor.demo import PLANS, demo_plan
+
+        for name in PLANS:
+            plan = demo_plan(name)
+            typer.echo(f"\n{plan.title}")
+            _run(plan, out / name, Path(), None, work_dir, device, allow_code=False, quiet=quiet)
+        typer.echo(f"\nOpen {out / PLANS[0] / 'report.html'} in a browser, then {out / PLANS[1] / 'report.html'}.")
+
+
+@app.command(epilog=EXIT_CODES)
+def gate(
+    report: Annotated[Path, typer.Argument(help="report.json of an audit.")],
+    policy: Annotated[Path, typer.Option("--policy", help="Policy (TOML): measures and their maxima.")],
+    baseline: Annotated[Path | None, typer.Option("--baseline", help="Earlier report.json to compare with.")] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
+    sarif: Annotated[Path | None, typer.Option("--sarif", help="Write SARIF here.")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write Markdown here.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Turn a report into an exit code; loads no model and runs no code of the plan."""
+    with _guarded(debug=debug):
+        from reports.gate import gate as judge
+        from reports.markdown import to_markdown
+        from reports.policy import load_policy
+        from reports.record import Report
+        from reports.to_junit import to_junit
+        from reports.to_sarif import to_sarif
+
+        found = Report.from_json(_read(report))
+        earlier = None if baseline is None else Report.from_json(_read(baseline))
+        result = judge(found, load_policy(_read(policy).decode()), earlier)
+        text = to_markdown(result)
+        if junit is not None:
+            junit.write_text(to_junit(result))
+        if sarif is not None:
+            sarif.write_text(to_sarif(result, found))
+        if markdown is not None:
+            markdown.write_text(text)
+        typer.echo(text)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def render(
+    report: Annotated[Path, typer.Argument(help="report.json of an audit.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the page; beside the report by default.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write report.html and summary.md again from a report.json."""
+    with _guarded(debug=debug):
+        from auditor.output import write_readable
+        from reports.record import Report
+
+        page = write_readable(Report.from_json(_read(report)), out or report.parent)
+        typer.echo(str(page))
+
+
+@app.command(name="list")
+def list_all(debug: Debug = False) -> None:
+    """List data sets, architectures, schemes and attacks that a plan can name."""
+    with _guarded(debug=debug):
+        from attacks.catalogue import catalogue
+        from auditor.datasets import names
+        from defenses.architectures import FACTORIES
+        from defenses.schemes import schemes
+
+        sections = {
+            "Data sets ([data] source = ...)": names(),
+            "Architectures ([model] architecture = ...)": {
+                name: (factory.__doc__ or "").splitlines()[0] for name, factory in FACTORIES.items()
+            },
+            "Schemes ([scheme] name = ...)": {name: scheme.paper for name, scheme in schemes().items()},
+            "Attacks ([[attacks]] name = ...)": {name: attack.paper for name, attack in catalogue().items()},
+        }
+        for title, entries in sections.items():
+            typer.echo(title)
+            width = max(len(name) for name in entries) + 2
+            for name, text in entries.items():
+                typer.echo(f"  {name:<{width}}{text}")
+            typer.echo("")
+
+
+def _run(
+    plan: object,
+    folder: Path,
+    plan_folder: Path,
+    data_dir: Path | None,
+    work_dir: Path,
+    device: str,
+    *,
+    allow_code: bool,
+    quiet: bool,
+) -> int:
+    """Run one plan, write its files, say what was found; returns the exit code."""
+    from auditor.audit import run_audit
+    from auditor.display import shown_progress
+    from auditor.output import write_audit
+    from auditor.plan import Plan
+    from auditor.subject import Setting
+    from auditor.workplace import Workplace
+    from reports.exit_codes import report_exit_code
+
+    assert isinstance(plan, Plan)
+    with shown_progress(quiet=quiet) as on_progress:
+        setting = Setting(
+            workplace=Workplace(work_dir),
+            plan_folder=plan_folder,
+            data_dir=data_dir,
+            device=device,
+            allow_code=allow_code,
+            on_progress=on_progress,
+        )
+        found = run_audit(plan, setting)
+    page = write_audit(found, folder)
+    code = report_exit_code(found.report)
+    typer.echo(f"{found.report.verdict.upper()}: {found.report.headline}")
+    typer.echo(f"Report: {page} (exit code {int(code)})")
+    return int(code)
+
+
+def _read(path: Path) -> bytes:
+    from reports.errors import ReportError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _guarded(*, debug: bool) -> Iterator[None]:
+    """Turn an error into one sentence and an exit code: 2 for what the user can mend, 4 for what broke underneath."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. What is trained is kept: the same command goes on from there.", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if debug or isinstance(error, typer.Exit):
+            raise
+        expected = _is_expected(error)
+        text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
+        typer.echo(f"auditor: {text}", err=True)
+        raise typer.Exit(2 if expected else 4) from None
+
+
+def _is_expected(error: Exception) -> bool:
+    from reports.errors import ReportError
+
+    if isinstance(error, ReportError):
+        return True
+    loaded = sys.modules.get("defenses.errors")  # not loaded means that it cannot have been raised
+    return loaded is not None and isinstance(error, loaded.AuditError)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,265 @@
+"""From evidence to findings: each limit and each claim judged, with the price of looking more than once paid.
+
+Of the error 1 - confidence, one half goes to limits and one half to claims. Intervals are two-sided and only their
+lower end can flag a leak, so limits are judged with the full two-sided error, divided by the number of attacks and
+limits; the epsilon bound is one-sided and holds for the best of all attacks at 1 - error / 2.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from auditor import metrics
+from auditor.bounds import EpsilonBound, OneRunAudit, one_run_from_scores
+from auditor.evidence import Evidence
+from auditor.judge import judge_claim, judge_leak
+from auditor.plan import Limit, Plan
+from auditor.subject import Subject
+from defenses.errors import PlanError
+from defenses.guarantee import Guarantee, Unaccounted
+from defenses.records import Inclusion
+from reports.record import AttackStatus, Estimate, Finding, Status
+from reports.wording import amount, interval, limit
+
+CLAIM, PROOF, LEAK, FAILED, LEFT_OUT = "PA001", "PA002", "PA010", "PA090", "PA091"
+MORE = "docs/findings.md"
+
+Measures = Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The best lower bound over all attacks, or why there is none."""
+
+    audit: OneRunAudit | None
+    attack: str | None = None
+    reason: str | None = None
+
+    @property
+    def bound(self) -> EpsilonBound | None:
+        """The bound itself."""
+        return None if self.audit is None else self.audit.bound
+
+
+def level_of_intervals(plan: Plan, attacks: int) -> float:
+    """Return the level of each interval such that all of them hold together at the plan's confidence."""
+    return 1 - (1 - plan.confidence) / (max(attacks, 1) * max(len(plan.limits), 1))
+
+
+def check_limits(plan: Plan, attacks: Sequence[str]) -> None:
+    """Refuse a limit that names no known measure, no attack of the plan, or a value that the measure cannot have."""
+    for entry in plan.limits:
+        try:
+            baseline = metrics.baseline_of(entry.measure)
+        except ValueError as error:
+            raise PlanError(f"limits: {error}") from error
+        if not baseline <= entry.maximum <= 1:
+            raise PlanError(
+                f"limits: maximum of {entry.measure} is {entry.maximum}; it must lie in [{baseline:g}, 1], since "
+                f"guessing alone reaches {baseline:g}"
+            )
+        if entry.attack is not None and entry.attack not in attacks:
+            raise PlanError(f"limits: attack {entry.attack!r} is not run by this plan; it runs {', '.join(attacks)}")
+
+
+def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> Shown:
+    """Return the best one-run bound over the attacks that ran, corrected for having the choice."""
+    if subject.split.inclusion is not Inclusion.INDEPENDENT:
+        return Shown(
+            None,
+            reason=f"membership was {subject.split.inclusion.value}; a bound on epsilon needs fair coins",
+        )
+    ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
+    if not ran:
+        return Shown(None, reason="no attack ran")
+    audits = [
+        (
+            one_run_from_scores(
+                entry.scores,
+                entry.included,
+                inclusion=subject.split.inclusion,
+                delta=plan.delta,
+                confidence=1 - (1 - plan.confidence) / 2,
+                probability=subject.split.probability,
+                comparisons=len(ran),
+            ),
+            entry.attack.name,
+        )
+        for entry in ran
+    ]
+    best, name = max(audits, key=lambda found: found[0].bound.lower)
+    return Shown(best, attack=name)
+
+
+def judge_all(
+    evidence: Sequence[Evidence], found: Measures, control: Measures, shown: Shown, subject: Subject, plan: Plan
+) -> list[Finding]:
+    """Judge every claim and every limit.
+
+    Args:
+        evidence: What came of each attack.
+        found: attack -> measure -> estimate on the target.
+        control: The same on the positive control; empty without one.
+        shown: The epsilon bound.
+        subject: What was audited.
+        plan: Its limits.
+
+    Returns:
+        Findings in the order claims, limits, attacks that did not run.
+    """
+    findings = _claims(shown, subject)
+    for entry in evidence:
+        if entry.status is AttackStatus.RAN:
+            findings += [
+                _leak(entry, chosen, found[entry.attack.name], control.get(entry.attack.name, {}), subject, plan)
+                for chosen in plan.limits
+                if chosen.attack in (None, entry.attack.name)
+            ]
+    return findings + [_did_not_run(entry) for entry in evidence if entry.status is not AttackStatus.RAN]
+
+
+def headline(findings: Sequence[Finding], titles: Mapping[str, str]) -> str:
+    """Return the one sentence of the report: the worst finding with its numbers."""
+    order = list(Status)
+    if not findings:
+        return "Nothing was judged: no attack ran."
+    worst = min(findings, key=lambda finding: (order.index(finding.status), finding.code != CLAIM, -_size(finding)))
+    if worst.code != LEAK or worst.found is None or worst.found.value is None:
+        return worst.sentence
+    assert worst.measure is not None
+    assert worst.limit is not None
+    measured = f"{amount(worst.found.value, worst.measure)} ({interval(worst.found, worst.measure)})"
+    what = _in_words(worst.measure, measured)
+    verdict = {
+        Status.LEAKS: f"above the limit of {limit(worst.limit, worst.measure)}",
+        Status.WITHIN: f"within the limit of {limit(worst.limit, worst.measure)}",
+    }.get(worst.status, f"undecided against the limit of {limit(worst.limit, worst.measure)}")
+    return f"{titles[worst.attack or '']} {what}, {verdict}."
+
+
+def _size(finding: Finding) -> float:
+    if finding.found is None or finding.found.low is None or finding.limit is None:
+        return float("-inf")
+    return finding.found.low - finding.limit
+
+
+def _in_words(measure: str, measured: str) -> str:
+    if measure.startswith("tpr_at_fpr_"):
+        return f"finds {measured} of the members at {100 * metrics.baseline_of(measure):g}% false alarms"
+    return f"reaches {metrics.describe(measure)} {measured}"
+
+
+def _claims(shown: Shown, subject: Subject) -> list[Finding]:
+    findings = []
+    for code, title, promise in (
+        (CLAIM, "Claimed epsilon", subject.claimed),
+        (PROOF, "Proved epsilon", subject.proved),
+    ):
+        if promise is None or (isinstance(promise, Guarantee) and promise.epsilon == float("inf")):
+            continue  # nothing finite is promised, so there is nothing to contradict
+        if promise is subject.proved and _same(subject.claimed, promise):
+            continue  # one statement, judged once
+        if isinstance(promise, Unaccounted):
+            findings.append(
+                Finding(
+                    code=code, status=Status.INFORMATION, title=title, more=MORE,
+                    sentence=f"No epsilon can be proved for this run: {promise.reason}.",
+                )
+            )  # fmt: skip
+            continue
+        if shown.bound is None:
+            findings.append(
+                Finding(
+                    code=code, status=Status.NOT_COMPARABLE, title=title, measure="epsilon", limit=promise.epsilon,
+                    sentence=f"Epsilon {promise.epsilon:g} could not be tested: {shown.reason}.", more=MORE,
+                )
+            )  # fmt: skip
+            continue
+        judged = judge_claim(shown.bound, promise)
+        findings.append(
+            Finding(
+                code=code,
+                status=judged.status,
+                title=title,
+                sentence=judged.sentence,
+                attack=shown.attack,
+                measure="epsilon",
+                limit=promise.epsilon,
+                found=epsilon_estimate(shown),
+                more=MORE,
+            )
+        )
+    return findings
+
+
+def _same(claimed: Guarantee | None, proved: Guarantee | Unaccounted) -> bool:
+    """Say whether a proof restates the claim: the same terms, and epsilon up to what calibration leaves over."""
+    return (
+        claimed is not None
+        and isinstance(proved, Guarantee)
+        and (claimed.delta, claimed.neighboring, claimed.unit) == (proved.delta, proved.neighboring, proved.unit)
+        and abs(claimed.epsilon - proved.epsilon) <= 0.01 * claimed.epsilon
+    )
+
+
+def epsilon_estimate(shown: Shown) -> Estimate | None:
+    """Return the bound as a one-sided estimate: the true epsilon lies at or above `low`, nothing is known above it."""
+    if shown.audit is None:
+        return None
+    bound = shown.audit.bound
+    return Estimate(
+        value=bound.lower,
+        low=bound.lower,
+        high=float("inf"),
+        level=bound.confidence,
+        method=bound.method,
+        n=shown.audit.guesses,
+        unit="guess",
+    )
+
+
+def _leak(
+    entry: Evidence,
+    chosen: Limit,
+    found: Mapping[str, Estimate],
+    control: Mapping[str, Estimate],
+    subject: Subject,
+    plan: Plan,
+) -> Finding:
+    estimate, baseline = found[chosen.measure], metrics.baseline_of(chosen.measure)
+    other = control.get(chosen.measure)
+    # An attack that surely beats guessing on the target itself has shown that it can see a leak there.
+    sees = estimate.low is not None and estimate.low > baseline
+    judged = judge_leak(
+        estimate,
+        chosen.maximum,
+        control=estimate if sees else other,
+        baseline=baseline,
+        control_required=plan.control.enabled,
+        measure=chosen.measure,
+    )
+    return Finding(
+        code=LEAK,
+        status=judged.status,
+        title="Membership leak",
+        sentence=f"{entry.attack.title}: {judged.sentence}",
+        attack=entry.attack.name,
+        measure=chosen.measure,
+        limit=chosen.maximum,
+        found=estimate,
+        control=other,
+        control_reason=None if other is not None else subject.control_reason or "the attack did not run on the control",
+        more=MORE,
+    )
+
+
+def _did_not_run(entry: Evidence) -> Finding:
+    failed = entry.status is AttackStatus.FAILED
+    what = "failed" if failed else "could not be run"
+    return Finding(
+        code=FAILED if failed else LEFT_OUT,
+        status=Status.ERROR if failed or entry.required else Status.INFORMATION,
+        title="Attack failed" if failed else "Attack left out",
+        sentence=f"{entry.attack.title} {what}: {entry.reason}.",
+        attack=entry.attack.name,
+        more=MORE,
+    )

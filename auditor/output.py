@@ -1,0 +1,41 @@
+"""An audit as files: the record, its page, its summary, and the scores for their owner's eyes."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from auditor.audit import Audit
+from auditor.workplace import write_private
+from reports.html import render
+from reports.markdown import summary
+from reports.record import Report
+
+
+def write_audit(audit: Audit, folder: Path) -> Path:
+    """Write `report.json`, `report.html`, `summary.md` and `scores.npz` (mode 0600, shuffled) into a folder.
+
+    Args:
+        audit: What `run_audit` returned.
+        folder: Made if it is not there; earlier files of the same names are replaced.
+
+    Returns:
+        The path of the page to open.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {f"scores_{name}": values for name, values in audit.scores.items()}
+    np.savez(content, included=audit.included, **arrays)
+    write_private(folder / "scores.npz", content.getvalue())
+    (folder / "report.json").write_text(audit.report.to_json())
+    return write_readable(audit.report, folder)
+
+
+def write_readable(report: Report, folder: Path) -> Path:
+    """Write what people read, `report.html` and `summary.md`, from the record alone; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.md").write_text(summary(report))
+    page = folder / "report.html"
+    page.write_text(render(report))
+    return page

@@ -1,0 +1,111 @@
+"""From the words of a plan to the objects that do the work; what does not exist is found here, before training."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from attacks.catalogue import catalogue
+from attacks.protocol import Attack
+from auditor.plan import Control, Named, Plan, Training, nearest
+from defenses.architectures import NAMES, Architecture
+from defenses.defense import Defense
+from defenses.errors import PlanError
+from defenses.recipe import Precision, Recipe, Schedule
+from defenses.sampling import Lots
+from defenses.schemes import schemes
+from defenses.updates import SGD, Adam, UpdateRule
+
+
+def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
+    """Return the network of a plan.
+
+    Raises:
+        PlanError: If the name is unknown, or names code that may not be run.
+    """
+    name = plan.model.architecture
+    if ":" in name and not allow_code:
+        raise PlanError(f"architecture {name!r} would run code of that package; give --allow-code if you trust it")
+    if ":" not in name and name not in NAMES:
+        raise PlanError(
+            f"architecture {name!r} is unknown, {nearest(name, list(NAMES))}; or give package.module:factory"
+        )
+    return Architecture(name, plan.model.options)
+
+
+def resolve_defense(plan: Plan) -> Defense:
+    """Return the scheme of a plan; the plan's delta is the scheme's unless it has its own."""
+    known = schemes()
+    named = plan.scheme
+    if named.name not in known:
+        raise PlanError(f"scheme {named.name!r} is unknown, {nearest(named.name, list(known))}")
+    given = named.parameters
+    if "delta" in _fields(known[named.name]):
+        given = {"delta": plan.delta} | given
+    found: Defense = _make(known[named.name], given, f"scheme {named.name!r}")
+    return found
+
+
+def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
+    """Return the attacks of a plan with whether they are required; a plan that names none gets all, none required."""
+    known = catalogue()
+    named = plan.attacks or tuple(Named(name=name) for name in known)
+    found: list[tuple[Attack, bool]] = []
+    for entry in named:
+        if entry.name not in known:
+            raise PlanError(f"attack {entry.name!r} is unknown, {nearest(entry.name, list(known))}")
+        kind = known[entry.name]
+        given = entry.parameters
+        if "shadows" in _fields(kind):
+            given = {"shadows": plan.shadows} | given
+        found.append((_make(kind, given, f"attack {entry.name!r}"), bool(plan.attacks)))
+    names = [attack.name for attack, _ in found]
+    if len(set(names)) < len(names):
+        raise PlanError(
+            f"an attack is listed twice in {names}; each attack runs once, or its result would be picked from"
+        )
+    return found
+
+
+def resolve_recipe(
+    training: Training, architecture: Architecture, expected_members: int, *, control: Control | None = None
+) -> Recipe:
+    """Return the recipe of a plan's training, with the control's overrides if it is for the control."""
+    given = training.model_dump()
+    if control is not None:
+        given |= {name: value for name, value in control.model_dump(exclude={"enabled"}).items() if value is not None}
+    optimizer: UpdateRule
+    if given["optimizer"] == "sgd":
+        optimizer = SGD(momentum=given["momentum"], weight_decay=given["weight_decay"])
+    else:
+        optimizer = Adam(weight_decay=given["weight_decay"])
+    try:
+        return Recipe(
+            architecture=architecture,
+            lots=Lots(expected_members, given["batch_size"], given["epochs"]),
+            learning_rate=given["learning_rate"],
+            optimizer=optimizer,
+            schedule=Schedule(given["schedule"]),
+            precision=Precision(given["precision"]),
+        )
+    except ValueError as error:
+        raise PlanError(f"training: {error}") from error
+
+
+def parameters_of(thing: Attack | Defense) -> dict[str, Any]:
+    """Return the fields of an attack or a scheme, given and defaulted, JSON-ready."""
+    return {name: getattr(thing, name) for name in _fields(type(thing))}
+
+
+def _fields(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _make(kind: type[Any], given: Mapping[str, Any], what: str) -> Any:
+    known = _fields(kind)
+    for name in given:
+        if name not in known:
+            raise PlanError(f"{what} has no parameter {name!r}, {nearest(name, known) if known else 'it takes none'}")
+    try:
+        return kind(**given)
+    except (ValueError, TypeError) as error:
+        raise PlanError(f"{what}: {error}") from error

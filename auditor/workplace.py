@@ -1,0 +1,73 @@
+"""The folder an audit works in: trained models, secrets that stay out of reports, and the list of attempts."""
+
+import hashlib
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from defenses.store import ModelStore
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A private folder (mode 0700) that makes a run resumable and keeps its secrets.
+
+    Attributes:
+        folder: Where everything is kept.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def store(self) -> ModelStore:
+        """Return the store of trained models."""
+        return ModelStore(self.folder / "models")
+
+    def record_key(self) -> bytes:
+        """Return the key of the record hashes in reports; who has it can find a record again, who has not cannot."""
+        return bytes.fromhex(self._secret("record-key"))
+
+    def secret_seed(self, plan_digest: str) -> int:
+        """Return the secret seed of a plan without one: drawn once from the system's entropy, kept for resuming."""
+        return int(self._secret(f"seed-{plan_digest[:16]}"), 16)
+
+    def commitment(self, plan_digest: str, seed: int) -> str:
+        """Return a salted SHA-256 of a seed: it can be opened later, and tells nothing now."""
+        salt = self._secret(f"salt-{plan_digest[:16]}")
+        return hashlib.sha256(f"{salt}:{seed}".encode()).hexdigest()
+
+    def attempt(self, subject: str, run: str) -> int:
+        """Record a run about a subject and return its number from 1; the same run again keeps its number.
+
+        Args:
+            subject: What is judged: data, model and scheme, without seeds.
+            run: This very run, with its seed.
+        """
+        path = self.folder / "attempts.json"
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        runs = found.setdefault(subject, [])
+        if run not in runs:
+            runs.append(run)
+            write_private(path, json.dumps(found, indent=2, sort_keys=True).encode())
+        return int(runs.index(run)) + 1
+
+    def _secret(self, name: str) -> str:
+        path = self.folder / "secrets" / name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            write_private(path, secrets.token_hex(32).encode())
+        return path.read_text()
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read (mode 0600), atomically."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(part, path)

@@ -1,0 +1,266 @@
+"""The engine against naive loops, against Opacus, and against itself at other widths."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import defenses.training as engine
+from defenses.architectures import Architecture
+from defenses.defense import Defense
+from defenses.errors import TrainingError
+from defenses.gradients import ClippedGaussian
+from defenses.recipe import Precision, Recipe, Schedule
+from defenses.records import Image, Records, Table
+from defenses.sampling import Lots
+from defenses.schemes.dp_sgd import DPSGD
+from defenses.schemes.none import NoDefense
+from defenses.training import Job, train
+from defenses.updates import SGD, Adam
+
+MLP = Architecture("mlp", {"hidden": [16]})
+CNN = Architecture("cnn")
+DEFENSES = [NoDefense(), DPSGD(noise_multiplier=0.8, max_grad_norm=0.5)]
+
+
+def batch_norm_net(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+
+
+def dropout_net(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(int(np.prod(shape)), classes))
+
+
+def pool(n: int = 60, *, image: bool = False, seed: int = 0) -> Records:
+    rng = np.random.default_rng(seed)
+    shape = (1, 8, 8) if image else (12,)
+    x = rng.normal(size=(n, *shape)).astype(np.float32)
+    return Records(x, rng.integers(0, 3, n), 3, Image() if image else Table((), "y", ()))
+
+
+def job(defense: Defense, *, epochs: int = 2, image: bool = False, **changes: object) -> Job:
+    recipe = Recipe(
+        architecture=CNN if image else MLP,
+        lots=Lots(30, 7, epochs),
+        learning_rate=0.2,
+        optimizer=SGD(momentum=0.9),
+        precision=Precision.FLOAT64,
+    )
+    return Job(replace(recipe, **changes), defense, pool(image=image))  # type: ignore[arg-type]
+
+
+def masks(models: int, n: int = 60) -> np.ndarray:
+    return np.random.default_rng(5).random((models, n)) < 0.5
+
+
+def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+@pytest.mark.parametrize("image", [False, True], ids=["mlp", "cnn"])
+def test_models_do_not_depend_on_the_stack(defense: Defense, image: bool) -> None:
+    # About 50 steps in float64; momentum, schedule and unequal epoch lengths included.
+    work = job(defense, epochs=10, image=image, schedule=Schedule.COSINE)
+    included, seeds = masks(5), [11, 12, 13, 14, 15]
+    together = train(work, included, seeds, width=5, device="cpu")
+    apart = train(work, included, seeds, width=1, device="cpu")
+    assert difference(together.parameters, apart.parameters) < 1e-8
+    order = [3, 0, 4, 2, 1]
+    shuffled = train(work, included[order], [seeds[k] for k in order], width=2, device="cpu")
+    assert difference(shuffled.parameters, together.select(order).parameters) < 1e-8
+    assert difference(together.select([0]).parameters, together.select([1]).parameters) > 1e-3
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_one_step_in_float32_does_not_depend_on_the_stack(defense: Defense) -> None:
+    work = job(defense, epochs=1, lots=Lots(30, 30, 1), precision=Precision.FLOAT32)
+    together = train(work, masks(4), [1, 2, 3, 4], width=4, device="cpu")
+    apart = train(work, masks(4), [1, 2, 3, 4], width=1, device="cpu")
+    assert difference(together.parameters, apart.parameters) < 1e-5
+
+
+def test_plain_training_is_torch_sgd() -> None:
+    # One model, one lot per epoch: the same as torch.optim.SGD on the members, whatever the order within the lot.
+    work = job(NoDefense(), epochs=6, lots=Lots(60, 60, 6))
+    included = masks(1)
+    found = train(work, included, [3], device="cpu").one(0)
+    module = work.recipe.architecture.build((12,), 3, seed=3, dtype=torch.float64)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.2, momentum=0.9)
+    x, y = torch.from_numpy(work.records.x[included[0]]).double(), torch.from_numpy(work.records.y[included[0]])
+    for _ in range(6):
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    assert difference(dict(found.named_parameters()), dict(module.named_parameters())) < 1e-10
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_adam_and_sgd_follow_torch(momentum: float) -> None:
+    torch.manual_seed(0)
+    start = torch.randn(1, 4, 3, dtype=torch.float64)
+    pairs = [
+        (SGD(momentum=momentum, weight_decay=0.1, nesterov=momentum > 0),
+         lambda p: torch.optim.SGD([p], lr=0.1, momentum=momentum, weight_decay=0.1, nesterov=momentum > 0)),
+        (Adam(weight_decay=0.1), lambda p: torch.optim.Adam([p], lr=0.1, weight_decay=0.1)),
+    ]  # fmt: skip
+    for rule, make in pairs:
+        ours, state = {"w": start.clone()}, rule.initial({"w": start})
+        theirs = start[0].clone().requires_grad_()
+        optimizer = make(theirs)
+        for _ in range(10):
+            gradient = torch.randn(4, 3, dtype=torch.float64)
+            ours, state = rule.step(ours, {"w": gradient[None]}, state, torch.tensor([0.1], dtype=torch.float64))
+            theirs.grad = gradient
+            optimizer.step()
+        assert difference(ours, {"w": theirs[None]}) < 1e-12
+
+
+def naive_clipped_sum(module: nn.Module, x: torch.Tensor, y: torch.Tensor, threshold: float) -> list[torch.Tensor]:
+    total = [torch.zeros_like(p) for p in module.parameters()]
+    for one, label in zip(x, y, strict=True):
+        gradients = torch.autograd.grad(F.cross_entropy(module(one[None]), label[None]), list(module.parameters()))
+        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        for part, gradient in zip(total, gradients, strict=True):
+            part += gradient * min(1.0, threshold / float(norm))
+    return total
+
+
+def clipped_sum(architecture: Architecture, records: Records, precision: Precision, threshold: float) -> nn.Module:
+    """Return the model whose weights moved by exactly minus the clipped sum of one full lot (no noise)."""
+    n = len(records)
+    recipe = Recipe(
+        architecture=architecture, lots=Lots(n, n, 1), learning_rate=float(n), optimizer=SGD(), precision=precision
+    )
+    rule = DPSGD(noise_multiplier=0.0, max_grad_norm=threshold)
+    return train(Job(recipe, rule, records), np.ones((1, n), dtype=bool), [7], device="cpu").one(0)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "vgg", "resnet"])
+def test_clipped_sum_is_that_of_a_naive_loop(architecture: str) -> None:
+    options = {"vgg": {"width": 0.125}}.get(architecture, {})
+    net = Architecture(architecture, options)
+    records = pool(6, image=True)
+    moved = clipped_sum(net, records, Precision.FLOAT32, 0.3)
+    start = net.build((1, 8, 8), 3, seed=7)
+    expected = naive_clipped_sum(start, torch.from_numpy(records.x), torch.from_numpy(records.y), 0.3)
+    for (name, before), after, total in zip(start.named_parameters(), moved.parameters(), expected, strict=True):
+        scale = max(float(total.abs().max()), 1e-3)
+        error = (before - after - total).detach().abs().max()
+        assert float(error) < 1e-5 * scale + 1e-6, name  # 1e-6: rounding of weight - step
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(Precision.FLOAT32, 1e-5), (Precision.FLOAT64, 1e-6)])
+def test_clipped_sum_is_that_of_opacus(precision: Precision, tolerance: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from opacus import GradSampleModule
+        from opacus.optimizers import DPOptimizer
+    records = pool(24, image=True)
+    threshold = 0.2
+    moved = clipped_sum(CNN, records, precision, threshold)
+    start = CNN.build((1, 8, 8), 3, seed=7, dtype=precision.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = GradSampleModule(CNN.build((1, 8, 8), 3, seed=7, dtype=precision.dtype))
+        optimizer = DPOptimizer(
+            torch.optim.SGD(wrapped.parameters(), lr=1.0),
+            noise_multiplier=0.0,
+            max_grad_norm=threshold,
+            expected_batch_size=1,
+        )
+        x = torch.from_numpy(records.x).to(precision.dtype)
+        F.cross_entropy(wrapped(x), torch.from_numpy(records.y)).backward()
+        optimizer.clip_and_accumulate()
+    for before, after, theirs in zip(start.parameters(), moved.parameters(), wrapped.parameters(), strict=True):
+        assert float((before - after - theirs.summed_grad).detach().abs().max()) < tolerance
+
+
+def test_noise_has_the_stated_scale_and_never_repeats() -> None:
+    # One record whose gradient is clipped to nearly nothing: what moves the weights is the noise alone.
+    records = pool(40)
+    recipe = Recipe(
+        architecture=Architecture("mlp", {"hidden": [64]}),
+        lots=Lots(20, 5, 3),
+        learning_rate=5.0,
+        optimizer=SGD(),
+        precision=Precision.FLOAT64,
+    )
+    threshold, multiplier = 1e-9, 1.7e9  # standard deviation 1.7 on the sum
+    work = Job(recipe, DPSGD(noise_multiplier=multiplier, max_grad_norm=threshold), records)
+    seen: list[torch.Tensor] = []
+    inner = ClippedGaussian.release
+
+    def spy(self, sums, statistic_sums, state, generator):  # type: ignore[no-untyped-def]
+        noisy, after = inner(self, sums, statistic_sums, state, generator)
+        seen.append(torch.cat([(noisy[name] - sums[name]).flatten() for name in sums]))
+        return noisy, after
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClippedGaussian, "release", spy)
+        train(work, np.ones((2, 40), dtype=bool), [1, 2], width=2, device="cpu")
+    assert len(seen) == 2 * recipe.lots.steps
+    draws = torch.stack(seen)
+    from scipy.stats import kstest
+
+    assert kstest(draws.flatten().numpy() / 1.7, "norm").pvalue > 1e-3
+    correlations = np.corrcoef(draws.numpy())
+    assert np.abs(correlations - np.eye(len(draws))).max() < 5 / np.sqrt(draws.shape[1])
+
+
+def test_micro_batches_change_memory_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = job(DEFENSES[1], epochs=3)
+    whole = train(work, masks(2), [1, 2], device="cpu")
+    monkeypatch.setattr(engine, "PER_EXAMPLE_BYTES", 3 * 8 * 300)  # room for very few examples at once
+    parts = train(work, masks(2), [1, 2], device="cpu")
+    assert difference(whole.parameters, parts.parameters) < 1e-12
+
+
+def test_normaliser_is_public() -> None:
+    # The step of one record that is alone must not grow because it is alone: the divisor is the nominal lot size.
+    records = pool(40)
+    included = np.zeros((1, 40), dtype=bool)
+    included[0, 3] = True
+    recipe = Recipe(
+        architecture=MLP, lots=Lots(20, 20, 1), learning_rate=1.0, optimizer=SGD(), precision=Precision.FLOAT64
+    )
+    moved = train(Job(recipe, DPSGD(noise_multiplier=0.0, max_grad_norm=0.1), records), included, [1], device="cpu")
+    start = MLP.build((12,), 3, seed=1, dtype=torch.float64)
+    step = torch.cat([(a - b).flatten() for a, b in zip(start.parameters(), moved.one(0).parameters(), strict=True)])
+    assert float(step.detach().norm()) == pytest.approx(0.1 / 20, rel=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_counts_for_nothing() -> None:
+    records = pool(20)
+    huge = records.x.copy()
+    huge[4] = 3e38  # its loss overflows in float32
+    broken = replace(records, x=huge)
+    recipe = Recipe(architecture=MLP, lots=Lots(20, 20, 3), learning_rate=0.5, optimizer=SGD())
+    everyone = np.ones((1, 20), dtype=bool)
+    found = train(Job(recipe, DPSGD(noise_multiplier=1.0), broken), everyone, [1], device="cpu")
+    assert all(bool(value.isfinite().all()) for value in found.parameters.values())
+
+
+def test_divergence_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="lower the learning rate"):
+        train(job(NoDefense(), epochs=30, learning_rate=1e9, optimizer=SGD()), masks(1), [1], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("factory", "remedy"), [("batch_norm_net", "GroupNorm"), ("dropout_net", "set its probability to 0")]
+)
+def test_layers_that_cannot_be_trained_faithfully_are_refused(factory: str, remedy: str) -> None:
+    work = job(NoDefense(), architecture=Architecture(f"{__name__}:{factory}"))
+    with pytest.raises(TrainingError, match=remedy):
+        train(work, masks(1), [1], device="cpu")
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(2, 60\)"):
+        train(job(NoDefense()), masks(3), [1, 2], device="cpu")
+    with pytest.raises(ValueError, match="no records"):
+        train(job(NoDefense()), np.zeros((1, 60), dtype=bool), [1], device="cpu")
