@@ -129,8 +129,9 @@ DEFAULT_LIMIT = Limit(measure="tpr_at_fpr_0.01", maximum=0.03)
 class Plan(Part):
     """One audit.
 
-    Either `data` (the audit trains the target itself) or `checkpoint` (somebody else did). `seed` makes a run repeatable
-    for audit use; without it the target's coins and noise come from the operating system's entropy and stay secret.
+    Either `data` (the audit trains the target itself) or `checkpoint` (somebody else did). `seed` makes a run
+    repeatable for audit use; without it the target's coins and noise come from the operating system's entropy and stay
+    secret.
     """
 
     title: str

@@ -130,7 +130,7 @@ def _trained(plan: Plan, data: Data, setting: Setting) -> Subject:
         stage=f"training the target ({defense.title})",
         on_progress=setting.on_progress,
     )
-    history = History(recipe.lots, observed=ensemble.observed[0])
+    history = History(recipe.lots, ensemble.traces[0].facts, ensemble.traces[0].state)
     population = outside if data.population else None
     target = Target(
         model=ensemble.one(0),

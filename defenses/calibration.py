@@ -69,7 +69,7 @@ def least_noise(
 
 
 def _crossing(low: float, above: float, high: float, below: float, epsilon: float) -> float:
-    """Return where a power law through both ends meets epsilon, kept off the ends so that the bracket always shrinks."""
+    """Return where a power law through both ends meets epsilon, kept off the ends so that the bracket shrinks."""
     if not math.isfinite(above) or above <= below or below <= 0:
         return (low + high) / 2
     share = math.log(above / epsilon) / math.log(above / below)

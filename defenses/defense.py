@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from defenses.gradients import GradientRule
-from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
+from defenses.guarantee import Guarantee, Neighboring, Unit
 from defenses.recipe import Recipe
 from defenses.records import Records
 from defenses.sampling import Lots
@@ -34,12 +34,12 @@ class History:
     Attributes:
         lots: Public facts of sampling.
         facts: Public facts of the preparation, by name.
-        observed: What the scheme released on the way (thresholds, budgets), by name; JSON-ready.
+        state: Final state of the gradient rule (thresholds, budgets), by name; JSON-ready.
     """
 
     lots: Lots
     facts: Mapping[str, Any] = field(default_factory=dict)
-    observed: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Defense(abc.ABC):
@@ -87,6 +87,3 @@ class Defense(abc.ABC):
     def assumptions(self) -> tuple[str, ...]:
         """Return what must hold, beyond the accounting, for the guarantee to be true; one sentence each."""
         return ()
-
-
-__all__ = ["Defense", "Guarantee", "History", "Sampler", "Unaccounted"]

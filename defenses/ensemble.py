@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,19 @@ from defenses.updates import Tensors
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What one model's training left behind beside its weights, all of it public and JSON-ready.
+
+    Attributes:
+        facts: Public facts of the preparation, by name.
+        state: The final state of its gradient rule, by name.
+    """
+
+    facts: Mapping[str, Any]
+    state: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """K models of one architecture.
 
@@ -29,14 +42,14 @@ class Ensemble:
         shape: Shape of one record.
         classes: Number of classes C.
         parameters: name -> (K, *shape) tensors on the CPU.
-        observed: Per model, what its scheme released on the way (JSON-ready).
+        traces: One per model, or none at all.
     """
 
     architecture: Architecture
     shape: Shape
     classes: int
     parameters: Tensors
-    observed: tuple[Mapping[str, Any], ...] = field(default=())
+    traces: tuple[Trace, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.parameters.values())))
@@ -67,8 +80,8 @@ class Ensemble:
     def select(self, indices: Sequence[int]) -> "Ensemble":
         """Return the models at `indices`, in that order."""
         parameters = {name: value[list(indices)] for name, value in self.parameters.items()}
-        observed = tuple(self.observed[k] for k in indices) if self.observed else ()
-        return Ensemble(self.architecture, self.shape, self.classes, parameters, observed)
+        traces = tuple(self.traces[k] for k in indices) if self.traces else ()
+        return Ensemble(self.architecture, self.shape, self.classes, parameters, traces)
 
     def save(self, path: Path, k: int = 0) -> None:
         """Write model `k` as safetensors, atomically: the file is whole or not there."""
@@ -76,7 +89,7 @@ class Ensemble:
             "architecture": self.architecture.key,
             "shape": json.dumps(list(self.shape)),
             "classes": str(self.classes),
-            "observed": json.dumps(dict(self.observed[k]) if self.observed else {}, sort_keys=True),
+            "trace": json.dumps(asdict(self.traces[k] if self.traces else Trace({}, {})), sort_keys=True),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -96,20 +109,20 @@ class Ensemble:
                 parameters = {name: file.get_tensor(name)[None] for name in file.keys()}  # noqa: SIM118
             name, options = json.loads(header["architecture"])
             shape, classes = tuple(json.loads(header["shape"])), int(header["classes"])
-            observed = (json.loads(header["observed"]),)
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            trace = Trace(**json.loads(header["trace"]))
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise CheckpointError(
                 f"{path.name} is not a model of this project ({error}); delete it and train again"
             ) from error
-        return cls(Architecture(name, options), shape, classes, parameters, observed)
+        return cls(Architecture(name, options), shape, classes, parameters, (trace,))
 
 
 def concatenate(parts: Sequence[Ensemble]) -> Ensemble:
     """Join ensembles of one architecture into one, in order."""
     first = parts[0]
     parameters = {name: torch.cat([part.parameters[name] for part in parts]) for name in first.parameters}
-    observed = tuple(entry for part in parts for entry in part.observed)
-    return Ensemble(first.architecture, first.shape, first.classes, parameters, observed)
+    traces = tuple(entry for part in parts for entry in part.traces)
+    return Ensemble(first.architecture, first.shape, first.classes, parameters, traces)
 
 
 def module_logits(

@@ -7,6 +7,7 @@ depend on how many were trained beside it, nor on their order.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from defenses.defense import Defense, Sampler
-from defenses.ensemble import Ensemble, concatenate
+from defenses.ensemble import Ensemble, Trace, concatenate
 from defenses.errors import TrainingError
 from defenses.gradients import GradientRule
 from defenses.progress import OnProgress, Progress, silent
@@ -26,7 +27,8 @@ from defenses.sampling import poisson_lots, shuffled_lots
 from defenses.updates import Tensors, along
 
 # Per-example gradients held at once; larger lots are split into micro-batches, which changes memory and nothing else.
-PER_EXAMPLE_BYTES = 64 * 2**20
+# Above about 32 MiB the C library maps fresh pages for every step, and clearing them costs more than the arithmetic.
+PER_EXAMPLE_BYTES = 24 * 2**20
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,11 @@ class _Stack:
         """Put what each model trains on on the device; models whose scheme leaves the records alone share one copy."""
         records, banks = self.job.records, []
         self.offsets = np.zeros(len(self.seeds), dtype=np.int64)
+        self.facts: list[dict[str, Any]] = []
         for k, seed in enumerate(self.seeds):
             own = records.take(self.included[k])
-            prepared, _ = self.job.defense.prepare(own, stream(seed, "prepare"))
+            prepared, facts = self.job.defense.prepare(own, stream(seed, "prepare"))
+            self.facts.append(dict(facts))
             if prepared is own:
                 continue
             bank = (records.x.copy(), records.y.copy())
@@ -188,7 +192,10 @@ class _Stack:
             self.job.records.shape,
             self.job.records.classes,
             {name: value.cpu() for name, value in self.parameters.items()},
-            tuple({name: value.tolist() for name, value in state.items()} for state in self.rule_states),
+            tuple(
+                Trace(facts, {name: value.tolist() for name, value in state.items()})
+                for facts, state in zip(self.facts, self.rule_states, strict=True)
+            ),
         )
 
     def _step(self, lots: Sequence[IntArray | None], progress: Sequence[float], step: tuple[int, int]) -> None:
