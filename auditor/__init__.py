@@ -9,7 +9,7 @@ from typing import Any
 _HOMES = {
     "Audit": "auditor.audit",
     "Plan": "auditor.plan",
-    "Setting": "auditor.subject",
+    "Setting": "auditor.setting",
     "Workplace": "auditor.workplace",
     "load_plan": "auditor.plan",
     "run_audit": "auditor.audit",

@@ -21,7 +21,8 @@ from auditor.evidence import Evidence, gather, measures
 from auditor.findings import Measures, Shown, check_limits, headline, judge_all, level_of_intervals, show_epsilon
 from auditor.plan import Plan
 from auditor.resolve import parameters_of, resolve_attacks
-from auditor.subject import Setting, Subject, build_subject
+from auditor.setting import Setting
+from auditor.subject import Subject, build_subject
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.randomness import stream
@@ -53,11 +54,15 @@ class Audit:
         report: The record.
         scores: attack -> (m,) scores, in an order that was shuffled once for all of them.
         included: (m,) bool truth in the same order.
+        trained: Models that this run trained.
+        found: Models that it found already trained.
     """
 
     report: Report
     scores: Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]
     included: np.ndarray[Any, np.dtype[np.bool_]]
+    trained: int = 0
+    found: int = 0
 
 
 def run_audit(plan: Plan, setting: Setting) -> Audit:
@@ -112,7 +117,13 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         timing=Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
     )
     mixed = stream(0, "sidecar", plan.digest, subject.target.digest).permutation(len(subject.split.included))
-    return Audit(report, {entry.attack.name: entry.scores[mixed] for entry in ran}, subject.split.included[mixed])
+    return Audit(
+        report,
+        {entry.attack.name: entry.scores[mixed] for entry in ran},
+        subject.split.included[mixed],
+        trained=subject.store.trained,
+        found=subject.store.loaded,
+    )
 
 
 def _attack(
@@ -275,7 +286,7 @@ def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
         attempt=setting.workplace.attempt(subject_key, f"{plan.digest} {subject.target.digest}"),
         seed_commitment=subject.seed_commitment,
         device=_device_name(setting.place),
-        settings={"torch_threads": torch.get_num_threads(), "compiled": False},
+        settings={"torch_threads": torch.get_num_threads(), "compiled": False} | dict(subject.remarks),
         versions=versions,
     )
 

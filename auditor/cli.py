@@ -167,7 +167,7 @@ def _run(
     from auditor.display import shown_progress
     from auditor.output import write_audit
     from auditor.plan import Plan
-    from auditor.subject import Setting
+    from auditor.setting import Setting
     from auditor.workplace import Workplace
     from reports.exit_codes import report_exit_code
 
@@ -183,6 +183,7 @@ def _run(
         )
         found = run_audit(plan, setting)
     page = write_audit(found, folder)
+    typer.echo(f"{found.trained} models trained, {found.found} found trained", err=True)
     code = report_exit_code(found.report)
     typer.echo(f"{found.report.verdict.upper()}: {found.report.headline}")
     typer.echo(f"Report: {page} (exit code {int(code)})")

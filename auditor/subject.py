@@ -1,8 +1,9 @@
 """What is audited: a target trained here or a checkpoint, its candidates in an order that tells nothing, the truth."""
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -10,46 +11,20 @@ from torch import nn
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from auditor.checkpoint import fit_weights, read_checkpoint
-from auditor.datasets import check_records, load
-from auditor.plan import Checkpoint, Data, Plan, Source
+from auditor.datasets import check_records
+from auditor.plan import Checkpoint, Data, Plan
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
-from auditor.workplace import Workplace
+from auditor.setting import Setting
+from auditor.sources import joined, load_source
 from defenses.accounting import price
 from defenses.defense import Defense, History
-from defenses.errors import DataError, PlanError
+from defenses.errors import PlanError
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
-from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, Inclusion, Records, Split
 from defenses.schemes.none import NoDefense
 from defenses.store import ModelStore
-from defenses.training import Job, resolve_device
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a run is given beside its plan.
-
-    Attributes:
-        workplace: Private folder for models and secrets.
-        plan_folder: Folder that relative paths in the plan start from.
-        data_dir: Where data sets are looked for first, or None.
-        device: "cpu", "cuda" or "auto".
-        allow_code: Whether the plan may name code to run.
-        on_progress: Called while it works.
-    """
-
-    workplace: Workplace
-    plan_folder: Path = Path()
-    data_dir: Path | None = None
-    device: str = "auto"
-    allow_code: bool = False
-    on_progress: OnProgress = silent
-
-    @property
-    def place(self) -> str:
-        """The device that "auto" stands for."""
-        return str(resolve_device(self.device))
+from defenses.training import Job
 
 
 @dataclass(frozen=True)
@@ -62,9 +37,11 @@ class Subject:
         defense: Scheme of the training, `NoDefense` where none is known.
         claimed: What is claimed, if anything.
         proved: What is proved, or why nothing is.
+        store: Where this run keeps its models.
         control: The same job without protection, with its truth, or None.
         control_reason: Why there is no control.
-        notes: Remarks for the report.
+        seed_commitment: Salted commitment to the secret seed, or why there is none.
+        remarks: Remarks for the provenance, by name.
     """
 
     target: Target
@@ -72,11 +49,11 @@ class Subject:
     defense: Defense
     claimed: Guarantee | None
     proved: Guarantee | Unaccounted | None
+    store: ModelStore
     control: tuple[Target, BoolArray] | None = None
     control_reason: str = ""
     seed_commitment: str = ""
-    store: ModelStore | None = None
-    notes: tuple[str, ...] = ()
+    remarks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build_subject(plan: Plan, setting: Setting) -> Subject:
@@ -99,7 +76,7 @@ def _trained(plan: Plan, data: Data, setting: Setting) -> Subject:
     assert plan.training is not None
     architecture = resolve_architecture(plan, allow_code=setting.allow_code)
     defense = resolve_defense(plan)
-    records = _load(data, setting)
+    records = load_source(data, setting)
     if data.pool + data.population > len(records):
         raise PlanError(
             f"data: a pool of {data.pool} and a population of {data.population} need {data.pool + data.population} "
@@ -165,12 +142,12 @@ def _given(plan: Plan, setting: Setting) -> Subject:
     entry: Checkpoint = plan.checkpoint
     architecture = resolve_architecture(plan, allow_code=setting.allow_code)
     defense = resolve_defense(plan)
-    members = _load(entry.members, setting)
-    nonmembers = _load(entry.nonmembers, setting, like=members)
-    outside = None if entry.population is None else _load(entry.population, setting, like=members)
+    members = load_source(entry.members, setting)
+    nonmembers = load_source(entry.nonmembers, setting, like=members)
+    outside = None if entry.population is None else load_source(entry.population, setting, like=members)
     classes = entry.classes or max(part.classes for part in (members, nonmembers, outside) if part is not None)
     check_records(members, nonmembers, classes=classes, shape=members.shape)
-    both = _joined(members, nonmembers, classes)
+    both = joined(members, nonmembers, classes)
     # The attacker sees the candidates in an order of their own: members first would be the answer key.
     order = stream(0, "order", both.digest).permutation(len(both))
     candidates = both.take(order)
@@ -230,7 +207,7 @@ def _given(plan: Plan, setting: Setting) -> Subject:
         control_reason=reason,
         seed_commitment="none: the target was trained elsewhere",
         store=store,
-        notes=tuple(checkpoint.notes),
+        remarks={"checkpoint": list(checkpoint.notes)} if checkpoint.notes else {},
     )
 
 
@@ -303,44 +280,3 @@ def _commitment(plan: Plan, setting: Setting, root: int) -> str:
     if plan.seed is not None:
         return "none: the seed is given in the plan"
     return setting.workplace.commitment(plan.digest, root)
-
-
-def _load(source: Source, setting: Setting, *, like: Records | None = None) -> Records:
-    """Load records by name or by a path relative to the plan."""
-    beside = setting.plan_folder / source.source
-    where: str | Path = beside if beside.exists() else source.source
-    try:
-        return load(
-            where,
-            split=source.split,
-            label=source.label,
-            data_dir=setting.data_dir,
-            like=like,
-            classes=source.classes,
-            ranges=source.ranges,
-            categories=source.categories,
-            exclude=source.exclude,
-            value_range=source.value_range,
-            rescale=source.rescale,
-        )
-    except ValueError as error:
-        raise PlanError(f"data: {error}") from error
-
-
-def _joined(members: Records, nonmembers: Records, classes: int) -> Records:
-    if members.shape != nonmembers.shape:
-        raise DataError(f"members are {members.shape} and nonmembers {nonmembers.shape}; give records of one shape")
-    owner = cluster = None
-    if members.owner is not None and nonmembers.owner is not None:
-        owner = np.concatenate([members.owner, nonmembers.owner])
-    if members.cluster is not None and nonmembers.cluster is not None:
-        cluster = np.concatenate([members.cluster, nonmembers.cluster])
-    return Records(
-        np.concatenate([members.x, nonmembers.x]),
-        np.concatenate([members.y, nonmembers.y]),
-        classes,
-        members.kind,
-        members.name,
-        owner,
-        cluster,
-    )

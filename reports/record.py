@@ -237,7 +237,6 @@ class Provenance(Strict):
     device: str
     settings: dict[str, Any] = {}
     versions: dict[str, str] = {}
-    models_trained: int | None = None
 
 
 class Timing(Strict):

@@ -1,4 +1,4 @@
-"""What every attack must do, found by discovery: a new file in an attack folder is covered without touching this one."""
+"""What every attack must do; attacks are found by discovery, so a new file is covered without touching this one."""
 
 from dataclasses import replace
 
@@ -59,7 +59,7 @@ def test_it_says_what_it_lacks(attack: Attack, leaky: tuple[Target, BoolArray]) 
     target, _ = leaky
     bare = replace(target, population=None, shadows=None)
     if attack.requires.recipe or attack.requires.population:
-        with pytest.raises(NotApplicableError, match="recipe|population"):
+        with pytest.raises(NotApplicableError, match=r"recipe|population"):
             expose(bare, attack.requires)
     else:
         assert len(run(attack, bare)) == len(target.candidates)

@@ -1,0 +1,66 @@
+"""Records for a plan: from a name or a path relative to it, and two sets joined into one."""
+
+from pathlib import Path
+
+import numpy as np
+
+from auditor.datasets import load
+from auditor.plan import Source
+from auditor.setting import Setting
+from defenses.errors import DataError, PlanError
+from defenses.records import Records
+
+
+def load_source(source: Source, setting: Setting, *, like: Records | None = None) -> Records:
+    """Load records by name or by a path relative to the plan.
+
+    Args:
+        source: Where they come from.
+        setting: Folder of the plan, and where data sets are looked for.
+        like: Records whose encoding is to be used again.
+
+    Raises:
+        AuditError: If they cannot be found, read or encoded.
+    """
+    beside = setting.plan_folder / source.source
+    where: str | Path = beside if beside.exists() else source.source
+    try:
+        return load(
+            where,
+            split=source.split,
+            label=source.label,
+            data_dir=setting.data_dir,
+            like=like,
+            classes=source.classes,
+            ranges=source.ranges,
+            categories=source.categories,
+            exclude=source.exclude,
+            value_range=source.value_range,
+            rescale=source.rescale,
+        )
+    except ValueError as error:
+        raise PlanError(f"data: {error}") from error
+
+
+def joined(members: Records, nonmembers: Records, classes: int) -> Records:
+    """Return members and then nonmembers as one set of records.
+
+    Raises:
+        DataError: If their shapes differ.
+    """
+    if members.shape != nonmembers.shape:
+        raise DataError(f"members are {members.shape} and nonmembers {nonmembers.shape}; give records of one shape")
+    owner = cluster = None
+    if members.owner is not None and nonmembers.owner is not None:
+        owner = np.concatenate([members.owner, nonmembers.owner])
+    if members.cluster is not None and nonmembers.cluster is not None:
+        cluster = np.concatenate([members.cluster, nonmembers.cluster])
+    return Records(
+        np.concatenate([members.x, nonmembers.x]),
+        np.concatenate([members.y, nonmembers.y]),
+        classes,
+        members.kind,
+        members.name,
+        owner,
+        cluster,
+    )

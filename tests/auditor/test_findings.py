@@ -1,0 +1,136 @@
+"""From evidence to findings: false alarms at most at the nominal rate, and silence never mistaken for safety."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.membership.loss_threshold import LossThreshold
+from attacks.protocol import MembershipScores
+from attacks.threat_model import Target
+from auditor.evidence import Evidence, measures
+from auditor.findings import headline, judge_all, level_of_intervals, show_epsilon
+from auditor.plan import Plan, parse_plan
+from auditor.subject import Subject
+from defenses.guarantee import Guarantee, Neighboring
+from defenses.records import Inclusion, Records, Split, Table
+from defenses.schemes.none import NoDefense
+from defenses.store import ModelStore
+from reports.record import AttackStatus, Status
+
+PLAN = """
+title = "t"
+[data]
+source = "digits"
+pool = 2000
+[model]
+architecture = "mlp"
+[training]
+epochs = 1
+batch_size = 10
+learning_rate = 0.1
+"""
+
+
+@dataclass(frozen=True)
+class Named(LossThreshold):
+    name = "lira"  # type: ignore[misc]
+
+
+def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDENT, epsilon: float = 2.0) -> Subject:
+    m = len(included)
+    records = Records(np.zeros((m, 1), np.float32), np.zeros(m, np.int64), 2, Table((), "y", ()))
+    split = Split(np.arange(m), included, np.empty(0, np.int64), inclusion)
+    return Subject(
+        target=Target(torch.nn.Linear(1, 2), records, "d"),
+        split=split,
+        defense=NoDefense(),
+        claimed=Guarantee(epsilon, 1e-5, Neighboring.ADD_REMOVE),
+        proved=None,
+        store=ModelStore.__new__(ModelStore),
+        control_reason="switched off",
+    )
+
+
+def judged(plan: Plan, claims: dict[str, np.ndarray], who: Subject) -> list:  # type: ignore[type-arg]
+    evidence = [
+        Evidence(
+            type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, who.split.included, None,
+            MembershipScores(scores),
+        )
+        for name, scores in claims.items()
+    ]  # fmt: skip
+    level = level_of_intervals(plan, len(evidence))
+    found = {entry.attack.name: measures(entry.scores, entry.included, level=level) for entry in evidence}
+    return judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
+
+
+def test_null_audits_cry_wolf_at_most_at_the_nominal_rate() -> None:
+    # Labels are drawn after the scores: there is no leak, the true epsilon is 0, and limits sit exactly at guessing.
+    limits = '[[limits]]\nmeasure = "auc"\nmaximum = 0.5\n[[limits]]\nmeasure = "tpr_at_fpr_0.01"\nmaximum = 0.01\n'
+    plan = parse_plan(PLAN + limits)
+    alarms = covered = total = 0
+    for audit in range(200):
+        rng = np.random.default_rng([17, audit])
+        who = subject(rng.random(2000) < 0.5, epsilon=0.0)
+        base = rng.normal(size=2000)
+        claims = {name: base + rng.normal(size=2000) for name in ("one", "two", "three", "four")}
+        findings = judged(plan, claims, who)
+        alarms += any(finding.status in (Status.VIOLATED, Status.LEAKS) for finding in findings)
+        for finding in findings:
+            if finding.measure == "auc":
+                covered += finding.found.low <= 0.5 <= finding.found.high
+                total += 1
+    assert alarms <= 18
+    assert covered / total > 0.975  # each interval holds at 1 - 0.05 / 8
+
+
+def test_a_leak_is_flagged_and_heads_the_report() -> None:
+    rng = np.random.default_rng(0)
+    included = rng.random(4000) < 0.5
+    scores = rng.normal(size=4000) + 1.5 * included
+    findings = judged(parse_plan(PLAN), {"lira": scores}, subject(included, epsilon=0.1))
+    assert {finding.status for finding in findings} == {Status.VIOLATED, Status.LEAKS}
+    leak = next(finding for finding in findings if finding.status is Status.LEAKS)
+    assert leak.code == "PA010"
+    assert "false alarms" in headline([leak], {"lira": "LiRA"})
+    assert "above the limit of 3%" in headline([leak], {"lira": "LiRA"})
+
+
+def test_without_fair_coins_a_claim_cannot_be_tested() -> None:
+    included = np.random.default_rng(0).random(2000) < 0.5
+    findings = judged(
+        parse_plan(PLAN),
+        {"a": np.random.default_rng(1).normal(size=2000)},
+        subject(included, inclusion=Inclusion.FIXED),
+    )
+    claim = next(finding for finding in findings if finding.code == "PA001")
+    assert claim.status is Status.NOT_COMPARABLE
+    assert "fair coins" in claim.sentence
+
+
+def test_silence_without_a_control_is_inconclusive() -> None:
+    included = np.random.default_rng(0).random(20_000) < 0.5
+    noise = {"a": np.random.default_rng(1).normal(size=20_000)}
+    leak = judged(parse_plan(PLAN), noise, subject(included))[-1]
+    assert leak.status is Status.INCONCLUSIVE
+    assert leak.control_reason == "switched off"
+    waived = judged(parse_plan(PLAN + "[control]\nenabled = false"), noise, subject(included))[-1]
+    assert waived.status is Status.WITHIN
+    assert "No control" in waived.sentence
+
+
+@pytest.mark.parametrize(("required", "status"), [(True, Status.ERROR), (False, Status.INFORMATION)])
+def test_an_attack_that_could_not_run_is_never_a_pass_if_it_was_asked_for(required: bool, status: Status) -> None:
+    included = np.random.default_rng(0).random(100) < 0.5
+    who = subject(included)
+    entry = Evidence(Named(), required, AttackStatus.NOT_APPLICABLE, included, "needs the training recipe")
+    findings = judge_all([entry], {}, {}, show_epsilon([entry], who, parse_plan(PLAN)), who, parse_plan(PLAN))
+    assert findings[-1].status is status
+    assert "needs the training recipe" in findings[-1].sentence
+    failed = Evidence(Named(), False, AttackStatus.FAILED, included, "ValueError: boom")
+    assert (
+        judge_all([failed], {}, {}, show_epsilon([failed], who, parse_plan(PLAN)), who, parse_plan(PLAN))[-1].status
+        is Status.ERROR
+    )

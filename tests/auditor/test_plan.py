@@ -1,0 +1,109 @@
+"""A plan that does not fit is refused before anything is trained, in a sentence that names key, value and remedy."""
+
+import pytest
+
+from auditor.findings import check_limits
+from auditor.plan import parse_plan
+from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense
+from defenses.errors import PlanError
+
+GOOD = """
+title = "t"
+[data]
+source = "digits"
+pool = 100
+[model]
+architecture = "mlp"
+[training]
+epochs = 1
+batch_size = 10
+learning_rate = 0.1
+"""
+
+
+def test_a_good_plan_and_its_defaults() -> None:
+    plan = parse_plan(GOOD)
+    assert plan.seed is None
+    assert [limit.measure for limit in plan.limits] == ["tpr_at_fpr_0.01"]
+    assert {attack.name for attack, _ in resolve_attacks(plan)} >= {"lira", "rmia", "loss_threshold"}
+    assert not any(required for _, required in resolve_attacks(plan))
+    assert resolve_defense(plan).name == "none"
+
+
+def test_digest_is_of_the_content() -> None:
+    reordered = GOOD.replace("epochs = 1\nbatch_size = 10", "# a remark\nbatch_size = 10\nepochs = 1")
+    assert parse_plan(reordered).digest == parse_plan(GOOD).digest
+    assert parse_plan(GOOD.replace("epochs = 1", "epochs = 2")).digest != parse_plan(GOOD).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD.replace("pool =", "pol ="), r"'data.pol' is unknown, did you mean 'pool'"),
+        (GOOD.replace("epochs = 1", "epochs = 0"), r"training.epochs: .*greater than or equal to 1, not 0"),
+        (GOOD.replace("epochs = 1\n", ""), "'training.epochs' is missing"),
+        (GOOD + "[checkpoint]\npath='x'\nmembers={source='a'}\nnonmembers={source='b'}", "exactly one"),
+        (GOOD + "[claim]\nepsilon=1\ndelta=1e-5", "is for a checkpoint"),
+        (GOOD + "sed = 1", r"'training.sed' is unknown"),
+        (GOOD.replace("[training]", "[trainin]"), "did you mean 'training'"),
+        ("title = ", "not TOML"),
+        (GOOD.replace('"mlp"', "3"), "valid string"),
+    ],
+)
+def test_a_bad_plan_is_refused_in_a_sentence(text: str, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        parse_plan(text)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ('[scheme]\nname = "dpsgd"', "did you mean 'dp_sgd'"),
+        ('[scheme]\nname = "dp_sgd"\nepsilom = 2.0', "did you mean 'epsilon'"),
+        ('[scheme]\nname = "dp_sgd"', "give exactly one of the two"),
+        ('[scheme]\nname = "dp_sgd"\nepsilon = -1.0', "above 0"),
+        ('[scheme]\nname = "none"\nepsilon = 1.0', "it takes none"),
+    ],
+)
+def test_a_bad_scheme_is_refused_in_a_sentence(extra: str, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        resolve_defense(parse_plan(GOOD + extra))
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ('[[attacks]]\nname = "lirra"', "did you mean 'lira'"),
+        ('[[attacks]]\nname = "lira"\nshadow = 3', "did you mean 'shadows'"),
+        ('[[attacks]]\nname = "lira"\nshadows = 1', "at least 2"),
+        ('[[attacks]]\nname = "lira"\n[[attacks]]\nname = "lira"', "listed twice"),
+        ('[[attacks]]\nname = "lira"\nvariance = "wide"', "variance|Variance"),
+    ],
+)
+def test_a_bad_attack_is_refused_in_a_sentence(extra: str, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        resolve_attacks(parse_plan(GOOD + extra))
+
+
+@pytest.mark.parametrize(
+    ("measure", "maximum", "words"),
+    [("acu", 0.6, "acu"), ("auc", 0.4, r"\[0.5, 1\]"), ("tpr_at_fpr_0.01", 0.001, "guessing alone reaches 0.01")],
+)
+def test_a_bad_limit_is_refused_in_a_sentence(measure: str, maximum: float, words: str) -> None:
+    plan = parse_plan(GOOD + f'[[limits]]\nmeasure = "{measure}"\nmaximum = {maximum}')
+    with pytest.raises(PlanError, match=words):
+        check_limits(plan, ["lira"])
+
+
+def test_a_named_attack_is_required_and_keeps_its_parameters() -> None:
+    plan = parse_plan("shadows = 5\n" + GOOD + '[[attacks]]\nname = "rmia"\ngamma = 2.0\nonline = false')
+    ((attack, required),) = resolve_attacks(plan)
+    assert required
+    assert (attack.name, attack.shadows, attack.gamma, attack.online) == ("rmia", 5, 2.0, False)  # type: ignore[attr-defined]
+
+
+def test_code_runs_only_where_it_is_allowed() -> None:
+    plan = parse_plan(GOOD.replace('"mlp"', '"os.path:join"'))
+    with pytest.raises(PlanError, match="--allow-code"):
+        resolve_architecture(plan, allow_code=False)
+    assert resolve_architecture(plan, allow_code=True).name == "os.path:join"
