@@ -1,0 +1,260 @@
+"""The main job from the command line: a leaky target, a checkpoint, mistakes, and a run that is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from auditor.cli import app
+from defenses.architectures import Architecture
+
+MODEL = '[model]\narchitecture = "mlp"\noptions = { hidden = [32] }\n'
+TRAINING = "[training]\nepochs = 40\nbatch_size = 20\nlearning_rate = 0.05\nmomentum = 0.9\n"
+LIMIT = '[[limits]]\nmeasure = "auc"\nmaximum = 0.6\n'
+PLAN = (
+    'title = "t"\nseed = 1\nshadows = 8\n[data]\nsource = "pool.npz"\nclasses = 4\nvalue_range = [-6.0, 6.0]\n'
+    "rescale = false\npool = 260\npopulation = 100\n" + MODEL + TRAINING + LIMIT
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with records whose labels are random, so that a model can only remember them."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(360, 20)).astype(np.float32).clip(-6, 6)
+    np.savez(tmp_path / "pool.npz", x=x, y=rng.integers(0, 4, 360))
+    (tmp_path / "plan.toml").write_text(PLAN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def auditor(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments])
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return found
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def without_timing(folder: Path) -> dict[str, Any]:
+    found = report(folder)
+    del found["timing"]
+    return found
+
+
+def test_a_leaky_target_is_found_and_the_same_run_again_trains_nothing(folder: Path) -> None:
+    first = auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    assert first.exit_code == 1, first.output
+    assert first.stdout.startswith("LEAKS: ")
+    assert "9 models trained" in first.stderr
+    assert {path.name for path in (folder / "one").iterdir()} == {
+        "report.json", "report.html", "summary.md", "scores.npz",
+    }  # fmt: skip
+    again = auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert "0 models trained, 9 found" in again.stderr
+    assert without_timing(folder / "one") == without_timing(folder / "two")
+    assert (folder / "one" / "scores.npz").read_bytes() == (folder / "two" / "scores.npz").read_bytes()
+    assert auditor("render", "one/report.json", "--out", "three").exit_code == 0
+    assert (folder / "three" / "report.html").read_bytes() == (folder / "one" / "report.html").read_bytes()
+
+
+def test_scores_stay_with_their_owner_and_records_out_of_the_report(folder: Path) -> None:
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    assert (folder / "one" / "scores.npz").stat().st_mode & 0o777 == 0o600
+    scores = arrays(folder / "one" / "scores.npz")
+    found = report(folder / "one")
+    assert scores["included"].sum() == found["subject"]["members"]
+    order = np.argsort(-scores["scores_lira"])
+    assert scores["included"][order][:40].mean() > 0.85
+    text = (folder / "one" / "report.json").read_text() + (folder / "one" / "report.html").read_text()
+    key = (folder / ".auditor" / "secrets" / "record-key").read_text()
+    for secret in (key, str(folder), os.uname().nodename):
+        assert secret not in text
+
+
+def test_without_a_seed_the_coins_are_secret_and_committed_to(folder: Path) -> None:
+    (folder / "plan.toml").write_text(PLAN.replace("seed = 1\n", ""))
+    auditor("audit", "plan.toml", "--out", "one", "--work-dir", "here", "--quiet")
+    auditor("audit", "plan.toml", "--out", "two", "--work-dir", "there", "--quiet")
+    one, two = report(folder / "one"), report(folder / "two")
+    assert one["subject"]["model_digest"] != two["subject"]["model_digest"]
+    assert one["provenance"]["seed_commitment"] != two["provenance"]["seed_commitment"]
+    seed = next((folder / "here" / "secrets").glob("seed-*"))
+    assert seed.stat().st_mode & 0o077 == 0
+    assert seed.read_text() not in (folder / "one" / "report.json").read_text()
+
+
+def test_attempts_with_other_seeds_are_counted(folder: Path) -> None:
+    for number, seed in enumerate((1, 2, 1), start=1):
+        (folder / "plan.toml").write_text(PLAN.replace("seed = 1\n", f"seed = {seed}\n"))
+        auditor("audit", "plan.toml", "--out", f"run{number}", "--quiet")
+    attempts = [report(folder / f"run{number}")["provenance"]["attempt"] for number in (1, 2, 3)]
+    assert attempts == [1, 2, 1]
+
+
+CHECKPOINT = (
+    'title = "c"\nshadows = 4\n'
+    + MODEL
+    + LIMIT
+    + '[checkpoint]\npath = "model.safetensors"\nclasses = 4\n'
+    + "".join(
+        f'[checkpoint.{side}]\nsource = "{side}.npz"\nclasses = 4\nvalue_range = [-6.0, 6.0]\nrescale = false\n'
+        for side in ("members", "nonmembers")
+    )
+)
+
+
+@pytest.fixture
+def checkpoint(folder: Path) -> Path:
+    """A network trained elsewhere, with plain PyTorch, on the first 160 records."""
+    pool = arrays(folder / "pool.npz")
+    module = Architecture("mlp", {"hidden": [32]}).build((20,), 4, seed=3)
+    x, y = torch.from_numpy(pool["x"][:160]), torch.from_numpy(pool["y"][:160])
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(300):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    save_file(module.state_dict(), folder / "model.safetensors")
+    torch.save(module.state_dict(), folder / "model.pt")
+    np.savez(folder / "members.npz", x=pool["x"][:160], y=pool["y"][:160])
+    np.savez(folder / "nonmembers.npz", x=pool["x"][160:320], y=pool["y"][160:320])
+    (folder / "checkpoint.toml").write_text(CHECKPOINT)
+    return folder
+
+
+def test_a_checkpoint_without_its_recipe_gets_the_attacks_that_need_none(checkpoint: Path) -> None:
+    found = auditor("audit", "checkpoint.toml", "--out", "one", "--quiet")
+    assert found.exit_code == 1, found.output
+    attacks = {attack["name"]: attack for attack in report(checkpoint / "one")["attacks"]}
+    assert attacks["loss_threshold"]["status"] == "ran"
+    assert attacks["loss_threshold"]["measures"]["auc"]["value"] > 0.8
+    assert attacks["lira"]["status"] == "not_applicable"
+    assert "training recipe" in attacks["lira"]["reason"]
+    assert "0 models trained" in found.stderr
+
+
+def test_a_checkpoint_with_its_recipe_gets_shadow_models(checkpoint: Path) -> None:
+    (checkpoint / "checkpoint.toml").write_text(CHECKPOINT.replace('"model.safetensors"', '"model.pt"') + TRAINING)
+    found = auditor("audit", "checkpoint.toml", "--out", "one", "--quiet")
+    assert "4 models trained" in found.stderr
+    attacks = {attack["name"]: attack for attack in report(checkpoint / "one")["attacks"]}
+    assert attacks["lira"]["measures"]["auc"]["value"] > 0.8
+    assert attacks["rmia"]["status"] == "not_applicable"  # there is no population
+
+
+def test_a_claim_is_refuted_only_where_coins_decided(checkpoint: Path) -> None:
+    claim = "[claim]\nepsilon = 0.1\ndelta = 1e-5\n"
+    plan = checkpoint / "checkpoint.toml"
+    plan.write_text(CHECKPOINT + claim)
+    auditor("audit", "checkpoint.toml", "--out", "fixed", "--quiet")
+    assert report(checkpoint / "fixed")["epsilons"]["shown"] is None
+    assert "coins" in report(checkpoint / "fixed")["epsilons"]["shown_reason"]
+    plan.write_text(CHECKPOINT.replace("classes = 4\n[", 'classes = 4\ninclusion = "independent_coins"\n[', 1) + claim)
+    found = auditor("audit", "checkpoint.toml", "--out", "coins", "--quiet")
+    assert found.stdout.startswith("VIOLATED: "), found.output
+    assert found.exit_code == 1
+
+
+def spoil(checkpoint: Path, what: str) -> str:
+    """Make one mistake; return the plan to run."""
+    pool = arrays(checkpoint / "pool.npz")
+    if what == "nan weights":
+        weights = Architecture("mlp", {"hidden": [32]}).build((20,), 4, seed=3).state_dict()
+        weights["1.bias"][0] = float("nan")
+        save_file(weights, checkpoint / "model.safetensors")
+    elif what == "other architecture":
+        return CHECKPOINT.replace("[32]", "[33]")
+    elif what == "in both":
+        np.savez(checkpoint / "nonmembers.npz", x=pool["x"][150:320], y=pool["y"][150:320])
+    elif what == "label out of range":
+        np.savez(checkpoint / "members.npz", x=pool["x"][:160], y=pool["y"][:160] + 1)
+    elif what == "other shape":
+        np.savez(checkpoint / "nonmembers.npz", x=pool["x"][160:320, :19], y=pool["y"][160:320])
+    elif what == "pickle":
+        torch.save(Architecture("mlp").build((20,), 4, seed=3), checkpoint / "whole.pt")
+        return CHECKPOINT.replace("model.safetensors", "whole.pt")
+    elif what == "no file":
+        return CHECKPOINT.replace("members.npz", "nowhere.npz", 1)
+    elif what == "code":
+        return CHECKPOINT.replace('"mlp"', '"antigravity:open"').replace("options = { hidden = [32] }\n", "")
+    return CHECKPOINT
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("nan weights", "1.bias"),
+        ("other architecture", "33"),
+        ("in both", "10"),
+        ("label out of range", "label 4"),
+        ("other shape", "19"),
+        ("pickle", "state_dict"),
+        ("no file", "nowhere"),
+        ("code", "--allow-code"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(checkpoint: Path, what: str, words: str) -> None:
+    (checkpoint / "checkpoint.toml").write_text(spoil(checkpoint, what))
+    found = auditor("audit", "checkpoint.toml", "--out", "one", "--quiet")
+    assert found.exit_code == 2, found.output
+    assert words in found.stderr
+    assert "Traceback" not in found.output
+    assert not (checkpoint / "one").exists()
+
+
+def test_a_plan_that_is_not_there(folder: Path) -> None:
+    found = auditor("audit", "nowhere.toml")
+    assert found.exit_code == 2
+    assert "nowhere.toml" in found.stderr
+
+
+def start(folder: Path, work: str, out: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", "from auditor.cli import main; main()"]
+    return subprocess.Popen(
+        [*command, "audit", "plan.toml", "--out", out, "--work-dir", work],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_killed_run_resumes_and_ends_with_the_same_report(folder: Path) -> None:
+    # Enough shadows in stacks of eight that a kill lands between two stacks.
+    (folder / "plan.toml").write_text(PLAN.replace("shadows = 8", "shadows = 24"))
+    whole = start(folder, "whole", "whole-report")
+    whole.communicate(timeout=300)
+    assert whole.returncode == 1
+    secrets = folder / "broken" / "secrets"
+    shutil.copytree(folder / "whole" / "secrets", secrets)  # record hashes are keyed: one key for both
+    broken = start(folder, "broken", "broken-report")
+    models = folder / "broken" / "models"
+    deadline = time.monotonic() + 300
+    while len(list(models.glob("*.safetensors"))) < 9 and time.monotonic() < deadline:
+        assert broken.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    broken.send_signal(signal.SIGKILL)
+    broken.communicate()
+    done = len(list(models.glob("*.safetensors")))
+    assert 9 <= done < 25
+    assert not (folder / "broken-report").exists()
+    resumed = start(folder, "broken", "broken-report")
+    _, told = resumed.communicate(timeout=300)
+    assert resumed.returncode == 1
+    assert f"{25 - done} models trained, {done} found" in told.decode()
+    assert without_timing(folder / "broken-report") == without_timing(folder / "whole-report")
