@@ -1,0 +1,92 @@
+"""Every scheme and every attack on CUDA, compared with the CPU; skipped, with the reason, where there is no CUDA."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from attacks.catalogue import catalogue
+from attacks.protocol import Attack
+from attacks.shadows import ShadowSource
+from attacks.threat_model import Target, expose
+from defenses.architectures import Architecture
+from defenses.defense import Defense
+from defenses.recipe import Precision, Recipe
+from defenses.records import Image, Records
+from defenses.sampling import Lots
+from defenses.schemes import schemes
+from defenses.store import ModelStore
+from defenses.training import Job, train
+from defenses.updates import SGD
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch.cuda.is_available() is False: no CUDA device here"),
+]
+
+# How each scheme is built for a comparison; noise is off, because CPU and CUDA generators draw different numbers.
+SETTINGS = {"dp_sgd": {"noise_multiplier": 0.0, "max_grad_norm": 0.5}}
+
+
+def scheme(name: str, **changes: object) -> Defense:
+    return schemes()[name](**(SETTINGS.get(name, {}) | changes))
+
+
+def job(defense: Defense, *, architecture: str = "cnn", epochs: int = 3) -> Job:
+    rng = np.random.default_rng(0)
+    records = Records(rng.normal(size=(80, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 80), 3, Image())
+    recipe = Recipe(
+        architecture=Architecture(architecture),
+        lots=Lots(40, 10, epochs),
+        learning_rate=0.1,
+        optimizer=SGD(0.9),
+        precision=Precision.FLOAT64,
+    )
+    return Job(recipe, defense, records)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", list(schemes()))
+def test_a_scheme_trains_the_same_models_as_on_the_cpu(name: str, architecture: str) -> None:
+    work = job(scheme(name), architecture=architecture)
+    included = np.random.default_rng(1).random((3, 80)) < 0.5
+    here = train(work, included, [1, 2, 3], device="cpu")
+    there = train(work, included, [1, 2, 3], device="cuda")
+    for parameter, value in here.parameters.items():
+        assert float((value - there.parameters[parameter]).abs().max()) < 1e-8
+    x = work.records.x
+    assert np.allclose(here.logits(x), there.logits(x, device="cuda"), atol=1e-8)
+
+
+def test_noise_on_cuda_has_its_scale_and_does_not_depend_on_the_stack() -> None:
+    work = job(scheme("dp_sgd", noise_multiplier=2.0))
+    included = np.random.default_rng(1).random((3, 80)) < 0.5
+    together = train(work, included, [1, 2, 3], device="cuda", width=3)
+    apart = train(work, included, [1, 2, 3], device="cuda", width=1)
+    for parameter, value in together.parameters.items():
+        assert float((value - apart.parameters[parameter]).abs().max()) < 1e-8
+    quiet = train(job(scheme("dp_sgd")), included, [1, 2, 3], device="cuda")
+    moved = torch.cat([(quiet.parameters[n] - together.parameters[n]).flatten() for n in quiet.parameters])
+    assert float(moved.std()) > 0.01
+
+
+@pytest.mark.parametrize("kind", list(catalogue().values()), ids=lambda kind: kind.name)
+def test_an_attack_finds_what_it_finds_on_the_cpu(kind: type[Attack], tmp_path: Path) -> None:
+    attack = replace(kind(), shadows=4) if hasattr(kind(), "shadows") else kind()
+    work = job(scheme("none"), architecture="mlp", epochs=40)
+    included = np.random.default_rng(1).random((1, 80)) < 0.5
+    found = {}
+    for device in ("cpu", "cuda"):
+        store = ModelStore(tmp_path / device)
+        model = store.train(work, included, [9], device=device).one(0)
+        outside = work.records.take(np.arange(20))
+        source = ShadowSource(work, store, population=outside.x, device=device)
+        target = Target(model, work.records, "d", population=outside, shadows=source)
+        view = expose(target, attack.requires, device=device)
+        found[device] = attack.run(view, rng=np.random.default_rng(0)).scores
+    assert roc_auc_score(included[0], found["cuda"]) == pytest.approx(
+        roc_auc_score(included[0], found["cpu"]), abs=0.05
+    )
