@@ -107,9 +107,11 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
     report = Report(
         subject=_subject(plan, subject, setting),
-        verdict=min((finding.status for finding in findings), key=order.index, default=Status.INCONCLUSIVE),
+        verdict=min(
+            (finding.status for finding in findings if finding.counts), key=order.index, default=Status.INCONCLUSIVE
+        ),
         headline=headline(findings, {entry.attack.name: entry.attack.title for entry in evidence}),
-        findings=sorted(findings, key=lambda finding: order.index(finding.status)),
+        findings=sorted(findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
         attacks=[_result(entry, found, control, setting, subject, level) for entry in evidence],
         epsilons=_epsilons(subject, shown),
         blind_spots=_blind_spots(subject, evidence),

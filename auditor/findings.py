@@ -18,7 +18,7 @@ from defenses.errors import PlanError
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.records import Inclusion
 from reports.record import AttackStatus, Estimate, Finding, Status
-from reports.wording import amount, interval, limit
+from reports.wording import amount, confidence, exact_percent, interval, limit
 
 CLAIM, PROOF, LEAK, FAILED, LEFT_OUT = "PA001", "PA002", "PA010", "PA090", "PA091"
 MORE = "docs/findings.md"
@@ -114,20 +114,44 @@ def judge_all(
                 for chosen in plan.limits
                 if chosen.attack in (None, entry.attack.name)
             ]
-    return findings + [_did_not_run(entry) for entry in evidence if entry.status is not AttackStatus.RAN]
+    findings += [_did_not_run(entry) for entry in evidence if entry.status is not AttackStatus.RAN]
+    return [_without_weight(finding, findings) for finding in findings]
+
+
+def _without_weight(finding: Finding, findings: Sequence[Finding]) -> Finding:
+    """Let the silence of an attack that cannot see a leak decide nothing, where another one carries the limit."""
+    found, maximum = finding.found, finding.limit
+    silent = (
+        finding.code == LEAK
+        and finding.status is Status.INCONCLUSIVE
+        and found is not None
+        and found.high is not None
+        and maximum is not None
+        and found.high <= maximum
+    )
+    carried = any(
+        other.code == LEAK and other.measure == finding.measure and other.status in (Status.WITHIN, Status.LEAKS)
+        for other in findings
+    )
+    if not (silent and carried):
+        return finding
+    said = f"{finding.sentence} It decides nothing here: another attack carries this limit."
+    return finding.model_copy(update={"counts": False, "sentence": said})
 
 
 def headline(findings: Sequence[Finding], titles: Mapping[str, str]) -> str:
     """Return the one sentence of the report: the worst finding with its numbers."""
     order = list(Status)
-    if not findings:
+    counting = [finding for finding in findings if finding.counts]
+    if not counting:
         return "Nothing was judged: no attack ran."
-    worst = min(findings, key=lambda finding: (order.index(finding.status), finding.code != CLAIM, -_size(finding)))
+    worst = min(counting, key=lambda finding: (order.index(finding.status), finding.code != CLAIM, -_size(finding)))
     if worst.code != LEAK or worst.found is None or worst.found.value is None:
         return worst.sentence
     assert worst.measure is not None
     assert worst.limit is not None
-    measured = f"{amount(worst.found.value, worst.measure)} ({interval(worst.found, worst.measure)})"
+    sure = f"{confidence(worst.found.level)} {interval(worst.found, worst.measure)}"
+    measured = f"{amount(worst.found.value, worst.measure)} ({sure})"
     what = _in_words(worst.measure, measured)
     verdict = {
         Status.LEAKS: f"above the limit of {limit(worst.limit, worst.measure)}",
@@ -144,7 +168,7 @@ def _size(finding: Finding) -> float:
 
 def _in_words(measure: str, measured: str) -> str:
     if measure.startswith("tpr_at_fpr_"):
-        return f"finds {measured} of the members at {100 * metrics.baseline_of(measure):g}% false alarms"
+        return f"finds {measured} of the members at {exact_percent(metrics.baseline_of(measure))} false alarms"
     return f"reaches {metrics.describe(measure)} {measured}"
 
 
@@ -240,7 +264,7 @@ def _leak(
     return Finding(
         code=LEAK,
         status=judged.status,
-        title="Membership leak",
+        title=f"Membership leak, {entry.attack.title}",
         sentence=f"{entry.attack.title}: {judged.sentence}",
         attack=entry.attack.name,
         measure=chosen.measure,

@@ -59,7 +59,9 @@ def report_exit_code(report: Report) -> ExitCode:
     Returns:
         PASS only if something was judged, everything that was judged holds and every required attack ran.
     """
-    codes = [_OF_STATUS[finding.status] for finding in report.findings if finding.status in _OF_STATUS]
+    codes = [
+        _OF_STATUS[finding.status] for finding in report.findings if finding.counts and finding.status in _OF_STATUS
+    ]
     for attack in report.attacks:
         left_out = attack.status is AttackStatus.NOT_APPLICABLE and attack.required
         if attack.status is AttackStatus.FAILED or left_out:

@@ -74,7 +74,7 @@ def _sentence(code: ExitCode, rows: list[Row]) -> str:
         passed = sum(row.outcome is Outcome.PASS for row in rows)
         let_through = len(rows) - passed
         said = f"Pass: {passed} of {len(rows)} checks hold."
-        return said + (f" {let_through} inconclusive, let through by the policy." if let_through else "")
+        return said + (f" {let_through} inconclusive, let through." if let_through else "")
     deciding = [row for row in rows if row.exit_code is code]
     more = f" ({len(deciding)} of {len(rows)} checks; the first is named)" if len(deciding) > 1 else ""
     return f"{_HEADS[code]}{more}: {deciding[0].sentence}"
@@ -92,11 +92,23 @@ def _rule_rows(rule: Rule, report: Report, *, policy: Policy, baseline: Report |
     attacks.sort(key=lambda attack: -_low(attack.measures[rule.measure]))
     if not attacks:
         yield _unmeasured(rule, report)
-    for attack in attacks:
-        if isinstance(rule.maximum, float):
-            yield _with_control(_maximum_row(rule, attack, rule.maximum), report, policy)
-        if rule.maximum_increase is not None:
-            yield _with_control(increase_row(rule, attack, report=report, baseline=baseline), report, policy)
+    if isinstance(rule.maximum, float):
+        yield from _carried([_maximum_row(rule, attack, rule.maximum) for attack in attacks], report, policy)
+    if rule.maximum_increase is not None:
+        grown = [increase_row(rule, attack, report=report, baseline=baseline) for attack in attacks]
+        yield from _carried(grown, report, policy)
+
+
+def _carried(rows: list[Row], report: Report, policy: Policy) -> Iterator[Row]:
+    """Ask for controls; the silence of an attack that cannot see a leak decides nothing where another one can."""
+    checked = [_with_control(row, report, policy) for row in rows]
+    seen = any(row.outcome is Outcome.PASS for row in checked)
+    for before, after in zip(rows, checked, strict=True):
+        silent = before.outcome is Outcome.PASS and after.outcome is Outcome.INCONCLUSIVE
+        if silent and seen:
+            yield replace(after, sentence=f"{after.sentence} Another attack carries this rule.", tolerated=True)
+        else:
+            yield after
 
 
 def _low(estimate: Estimate) -> float:

@@ -9,8 +9,8 @@ _SEVERITY = {status: place for place, status in enumerate(Status)}
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort findings by status, the worst first; findings of one status keep their order."""
-    return sorted(findings, key=lambda finding: _SEVERITY[finding.status])
+    """Sort findings by status, the worst first and those that decide nothing last; equal ones keep their order."""
+    return sorted(findings, key=lambda finding: (not finding.counts, _SEVERITY[finding.status]))
 
 
 def carrying_finding(report: Report) -> Finding | None:

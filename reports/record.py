@@ -78,7 +78,8 @@ class Finding(Strict):
     """One judged statement.
 
     `measure` is a name of `AttackResult.measures`, or "epsilon". `control` is what the same measure found on a model
-    that is known to leak; where it is missing, `control_reason` says why.
+    that is known to leak; where it is missing, `control_reason` says why. `counts` is false for the silence of an
+    attack that cannot see a leak, where another one carries the same limit: it is shown and decides nothing.
     """
 
     code: str
@@ -91,6 +92,7 @@ class Finding(Strict):
     found: Estimate | None = None
     control: Estimate | None = None
     control_reason: str | None = None
+    counts: bool = True
     more: str = ""
 
 

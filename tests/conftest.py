@@ -1,16 +1,21 @@
 import os
 from pathlib import Path
 
+# One thread each: tests run in as many processes as there are cores, and small models gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder with real data sets; tests that need it are skipped without it."""
+    """The folder with real data sets; tests that need it are skipped without it, or fail where it was promised."""
     named = os.environ.get("AUDITOR_DATA")
+    refuse = pytest.fail if os.environ.get("AUDITOR_REQUIRE_DATA") else pytest.skip
     if not named:
-        pytest.skip("AUDITOR_DATA is not set: name the folder with the real data sets to run this test")
+        refuse("AUDITOR_DATA is not set: name the folder with the real data sets to run this test")
+        raise AssertionError
     folder = Path(named)
     if not folder.is_dir():
-        pytest.skip(f"AUDITOR_DATA is {named}, which is not a folder")
+        refuse(f"AUDITOR_DATA is {named}, which is not a folder")
     return folder

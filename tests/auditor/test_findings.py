@@ -134,3 +134,16 @@ def test_an_attack_that_could_not_run_is_never_a_pass_if_it_was_asked_for(requir
         judge_all([failed], {}, {}, show_epsilon([failed], who, parse_plan(PLAN)), who, parse_plan(PLAN))[-1].status
         is Status.ERROR
     )
+
+
+def test_the_silence_of_a_blind_attack_decides_nothing_where_another_one_sees() -> None:
+    # "sees" finds a small leak within the limit, so it has shown its power; "blind" finds nothing at all.
+    rng = np.random.default_rng(3)
+    included = rng.random(20_000) < 0.5
+    claims = {"sees": rng.normal(size=20_000) + 0.15 * included, "blind": rng.normal(size=20_000)}
+    plan = parse_plan(PLAN + '[[limits]]\nmeasure = "auc"\nmaximum = 0.58')
+    leaks = {finding.attack: finding for finding in judged(plan, claims, subject(included)) if finding.code == "PA010"}
+    assert (leaks["sees"].status, leaks["sees"].counts) == (Status.WITHIN, True)
+    assert (leaks["blind"].status, leaks["blind"].counts) == (Status.INCONCLUSIVE, False)
+    alone = judged(plan, {"blind": claims["blind"]}, subject(included))[-1]
+    assert (alone.status, alone.counts) == (Status.INCONCLUSIVE, True)

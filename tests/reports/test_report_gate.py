@@ -96,6 +96,24 @@ def test_a_pass_needs_a_control_above_guessing(
     assert "no control" in missing.sentence
 
 
+def test_an_attack_that_finds_a_leak_here_needs_no_control(private: Report, change: Change) -> None:
+    report = change(private, "attacks/2/control", {})
+    report = change(report, f"attacks/2/measures/{TPR}", interval(0.02, 0.015, 0.025))
+    assert gate(report, load_policy(policy_text(0.03))).exit_code is ExitCode.PASS
+
+
+def test_the_silence_of_a_blind_attack_decides_nothing_where_another_one_sees(private: Report, change: Change) -> None:
+    everyone = load_policy(policy_text(0.5, attack=None))
+    one_blind = change(private, "attacks/0/control", {})
+    result = gate(one_blind, everyone)
+    assert result.exit_code is ExitCode.PASS
+    blind = next(row for row in result.rows if row.attack == "loss_threshold")
+    assert (blind.outcome, blind.tolerated) == (Outcome.INCONCLUSIVE, True)
+    assert "Another attack carries this rule" in blind.sentence
+    all_blind = change(change(one_blind, "attacks/1/control", {}), "attacks/2/control", {})
+    assert gate(all_blind, everyone).exit_code is ExitCode.INCONCLUSIVE
+
+
 def test_the_control_can_be_waived_but_never_excuses_a_leak(private: Report, leaky: Report, change: Change) -> None:
     waived = load_policy(policy_text(top="require_control = false"))
     assert gate(change(private, "attacks/2/control", {}), waived).exit_code is ExitCode.PASS
@@ -246,6 +264,12 @@ def test_a_proven_failure_is_not_hidden_by_an_attack_that_failed(leaky: Report, 
     assert result.exit_code is ExitCode.EXCEEDED
     assert result.rows[0].outcome is Outcome.FAIL
     assert result.rows[0].sentence in result.sentence
+
+
+def test_a_finding_that_does_not_count_decides_no_exit_code(private: Report, change: Change) -> None:
+    worse = change(private, "findings/0/status", "inconclusive")
+    assert report_exit_code(worse) is ExitCode.INCONCLUSIVE
+    assert report_exit_code(change(worse, "findings/0/counts", False)) is ExitCode.PASS
 
 
 def test_exit_code_of_an_audit(leaky: Report, private: Report, incomplete: Report, change: Change) -> None:
