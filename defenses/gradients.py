@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from defenses.randomness import Noise
 from defenses.updates import Tensors
 
 
@@ -37,9 +38,7 @@ class GradientRule(Protocol):
         """Return weights (B, G) for the per-example gradients, and bounded statistics (B, S); pure."""
         ...
 
-    def release(
-        self, sums: Tensors, statistic_sums: Tensor, state: Tensors, generator: torch.Generator
-    ) -> tuple[Tensors, Tensors]:
+    def release(self, sums: Tensors, statistic_sums: Tensor, state: Tensors, noise: Noise) -> tuple[Tensors, Tensors]:
         """Return the noisy sums and the next state; called once per logical step, on one model's sums."""
         ...
 
@@ -84,15 +83,9 @@ class ClippedGaussian:
         weights = torch.where(torch.isfinite(norms), weights, torch.zeros_like(norms))
         return weights * mask[:, None].to(norms.dtype), norms.new_zeros((len(norms), 0))
 
-    def release(
-        self, sums: Tensors, statistic_sums: Tensor, state: Tensors, generator: torch.Generator
-    ) -> tuple[Tensors, Tensors]:
+    def release(self, sums: Tensors, statistic_sums: Tensor, state: Tensors, noise: Noise) -> tuple[Tensors, Tensors]:
         """Add noise of standard deviation C * noise_multiplier to every coordinate."""
         scale = self.max_grad_norm * self.noise_multiplier
         if scale == 0:
             return sums, state
-        noisy = {}
-        for name, value in sums.items():
-            noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=value.device)
-            noisy[name] = value + scale * noise
-        return noisy, state
+        return {name: value + scale * noise.normal(value) for name, value in sums.items()}, state

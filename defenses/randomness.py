@@ -7,6 +7,8 @@ resumed, widened or cut without changing a single draw.
 import hashlib
 
 import numpy as np
+import torch
+from torch import Tensor
 
 Name = str | int
 
@@ -37,3 +39,31 @@ def derive(seed: int, *names: Name) -> int:
 def stream(seed: int, *names: Name) -> np.random.Generator:
     """Return a NumPy generator for a named stream (see `derive`)."""
     return np.random.default_rng(np.random.SeedSequence(derive(seed, *names)))
+
+
+class Noise:
+    """Noise for one model and one step, on the device where it is added.
+
+    On the CPU it comes from a NumPy generator with the stream's whole 128 bits: torch's own CPU generator keeps 32 bits
+    of a seed, and who sees the iterates could try them all. On CUDA it comes from torch's Philox with 63 bits.
+
+    Args:
+        seed: The model's seed.
+        *names: Name of the stream.
+        device: Where the noise is wanted.
+    """
+
+    def __init__(self, seed: int, *names: Name, device: torch.device) -> None:
+        self._here = stream(seed, *names) if device.type == "cpu" else None
+        self._there = None
+        if self._here is None:
+            self._there = torch.Generator(device=device)
+            self._there.manual_seed(derive(seed, *names) % 2**63)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Return standard Gaussian noise in the shape and type of `like`; each call draws afresh."""
+        if self._here is None:
+            return torch.randn(like.shape, generator=self._there, dtype=like.dtype, device=like.device)
+        if like.dtype == torch.float64:
+            return torch.from_numpy(self._here.standard_normal(tuple(like.shape)))
+        return torch.from_numpy(self._here.standard_normal(tuple(like.shape), dtype=np.float32)).to(like.dtype)

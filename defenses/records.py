@@ -118,6 +118,22 @@ class Records:
             cluster=None if self.cluster is None else self.cluster[indices],
         )
 
+    @property
+    def units(self) -> IntArray | None:
+        """Whose presence is one question (n,): the owner, else the duplicate cluster, else None: each record its own.
+
+        Records of one unit are in or out together, and count once.
+        """
+        return self.owner if self.owner is not None else self.cluster
+
+    def coins(self, rng: np.random.Generator, probability: float) -> BoolArray:
+        """Draw who is in, (n,) bool: each unit by its own coin of this probability."""
+        if self.units is None:
+            return rng.random(len(self)) < probability
+        _, place = np.unique(self.units, return_inverse=True)
+        drawn: BoolArray = rng.random(place.max() + 1) < probability
+        return drawn[place]
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over features, labels and shape; two sets are the same data exactly if it agrees."""

@@ -6,6 +6,8 @@ stack it was trained in and the code itself.
 
 import functools
 import hashlib
+import importlib
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -92,7 +94,7 @@ class ModelStore:
             "records": job.records.digest,
             "device": device,
             "torch": torch.__version__,
-            "code": code_digest(job.recipe.architecture.name),
+            "code": code_digest(job.recipe.architecture.name, type(job.defense).__module__),
         }
         members = [
             [hashlib.sha256(row.tobytes()).hexdigest(), str(seed)] for row, seed in zip(included, seeds, strict=True)
@@ -109,15 +111,18 @@ def _plain(value: object) -> dict[str, object]:
 
 
 @functools.cache
-def code_digest(architecture: str = "") -> str:
-    """Return a digest of the code that trains: this package, and the user's module where the network comes from one."""
-    import importlib
-    import inspect
+def code_digest(architecture: str = "", scheme: str = __name__) -> str:
+    """Return a digest of the code that trains: this package, and the modules of a network or scheme from elsewhere.
 
+    Args:
+        architecture: Name of the network; ``package.module:factory`` adds that module.
+        scheme: Module of the scheme.
+    """
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for file in sorted(here.rglob("*.py")):
         digest.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
-    if ":" in architecture:
-        digest.update(inspect.getsource(importlib.import_module(architecture.partition(":")[0])).encode())
+    modules = [architecture.partition(":")[0]] if ":" in architecture else []
+    for module in (*modules, scheme):
+        digest.update(inspect.getsource(importlib.import_module(module)).encode())
     return digest.hexdigest()

@@ -20,7 +20,7 @@ from defenses.ensemble import Ensemble, Trace, concatenate
 from defenses.errors import TrainingError
 from defenses.gradients import GradientRule
 from defenses.progress import OnProgress, Progress, silent
-from defenses.randomness import derive, stream
+from defenses.randomness import Noise, stream
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, IntArray, Records
 from defenses.sampling import poisson_lots, shuffled_lots
@@ -142,7 +142,6 @@ class _Stack:
         self.rule_states: list[Tensors] = [
             {name: value.to(device) for name, value in self.rule.initial().items()} if self.rule else {} for _ in seeds
         ]
-        self.generators = [torch.Generator(device=device) for _ in seeds]
         self._load_records(dtype)
         self._mean_gradients = vmap(grad(self._lot_loss))
         self._example_gradients = vmap(vmap(grad(self._example_loss), in_dims=(None, 0, 0)))
@@ -243,13 +242,15 @@ class _Stack:
         return self._release(rule, sums, statistics, step)
 
     def _release(self, rule: GradientRule, sums: Tensors, statistics: Tensor | float, step: tuple[int, int]) -> Tensors:
-        """Hand each model's sums to the rule, with that model's own generator for this step."""
+        """Hand each model's sums to the rule, with that model's own noise for this step."""
         assert isinstance(statistics, Tensor)
         released = []
-        for k, (seed, generator) in enumerate(zip(self.seeds, self.generators, strict=True)):
-            generator.manual_seed(derive(seed, "noise", *step) % 2**63)
+        for k, seed in enumerate(self.seeds):
             noisy, self.rule_states[k] = rule.release(
-                {name: value[k] for name, value in sums.items()}, statistics[k], self.rule_states[k], generator
+                {name: value[k] for name, value in sums.items()},
+                statistics[k],
+                self.rule_states[k],
+                Noise(seed, "noise", *step, device=self.device),
             )
             released.append(noisy)
         normaliser = self.job.recipe.lots.batch_size

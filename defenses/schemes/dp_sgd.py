@@ -83,7 +83,7 @@ class DPSGD(Defense):
         """Return what the proof takes on trust."""
         return (
             "lots are drawn by independent coins (Poisson sampling), as this engine does",
-            "noise is floating-point Gaussian from a seeded pseudo-random generator, as if it were exact and secret",
+            "noise is floating-point Gaussian from a pseudo-random generator with a secret seed, as if it were exact",
             "the nominal training size, lot size, epochs and architecture are public",
         )
 

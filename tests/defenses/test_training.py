@@ -195,8 +195,8 @@ def test_noise_has_the_stated_scale_and_never_repeats() -> None:
     seen: list[torch.Tensor] = []
     inner = ClippedGaussian.release
 
-    def spy(self, sums, statistic_sums, state, generator):  # type: ignore[no-untyped-def]
-        noisy, after = inner(self, sums, statistic_sums, state, generator)
+    def spy(self, sums, statistic_sums, state, noise):  # type: ignore[no-untyped-def]
+        noisy, after = inner(self, sums, statistic_sums, state, noise)
         seen.append(torch.cat([(noisy[name] - sums[name]).flatten() for name in sums]))
         return noisy, after
 
