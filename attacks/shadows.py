@@ -48,6 +48,7 @@ class ShadowSource:
         device: Where to train and query.
         width: Models stacked per step, None for automatic.
         stage: What progress is called.
+        planned: Shadows that are trained when any are wanted; who wants fewer gets the first of them.
     """
 
     job: Job
@@ -57,12 +58,13 @@ class ShadowSource:
     device: str = "auto"
     width: int | None = None
     stage: str = "training shadow models"
-    _kept: dict[int, ShadowOutputs] = field(default_factory=dict, repr=False)
+    planned: int = 0
+    _kept: ShadowOutputs | None = field(default=None, repr=False)
 
     def included(self, count: int) -> BoolArray:
         """Return who is in each of `count` shadows, (count, m); a longer list starts with the shorter one."""
-        size = len(self.job.records)
-        return np.stack([stream(self._root, "coins", k).random(size) < self.probability for k in range(count)])
+        records = self.job.records
+        return np.stack([records.coins(stream(self._root, "coins", k), self.probability) for k in range(count)])
 
     def models(self, count: int, *, on_progress: OnProgress = silent) -> Ensemble:
         """Return `count` shadow models, training those that are not in the store."""
@@ -81,16 +83,18 @@ class ShadowSource:
 
     def outputs(self, count: int, *, on_progress: OnProgress = silent) -> ShadowOutputs:
         """Return what `count` shadows say about candidates and population; computed once and kept in memory."""
-        if count not in self._kept:
-            ensemble = self.models(count, on_progress=on_progress)
+        if self._kept is None or len(self._kept.logits) < count:
+            trained = max(count, self.planned)
+            ensemble = self.models(trained, on_progress=on_progress)
             query = self._query(ensemble)
-            empty = np.empty((count, 0, self.job.records.classes))
-            self._kept[count] = ShadowOutputs(
+            empty = np.empty((trained, 0, self.job.records.classes))
+            self._kept = ShadowOutputs(
                 logits=query(self.job.records.x),
-                included=self.included(count),
+                included=self.included(trained),
                 population=empty if self.population is None else query(self.population),
             )
-        return self._kept[count]
+        kept = self._kept
+        return ShadowOutputs(kept.logits[:count], kept.included[:count], kept.population[:count])
 
     def _query(self, ensemble: Ensemble) -> Callable[[FloatArray], Float64Array]:
         from defenses.training import resolve_device

@@ -4,11 +4,11 @@ import datetime
 import hashlib
 import hmac
 import importlib.metadata
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,20 @@ import torch
 
 from attacks.protocol import Attack
 from attacks.threat_model import Target
-from auditor import metrics
+from auditor import curves, metrics
 from auditor.evidence import Evidence, gather, measures
 from auditor.findings import Measures, Shown, check_limits, headline, judge_all, level_of_intervals, show_epsilon
+from auditor.handed_over import checkpoint_subject
 from auditor.plan import Plan
 from auditor.resolve import parameters_of, resolve_attacks
 from auditor.setting import Setting
-from auditor.subject import Subject, build_subject
+from auditor.subject import Subject
+from auditor.trained import trained_subject
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.randomness import stream
 from defenses.records import Table
+from defenses.training import default_width, resolve_device
 from reports.record import (
     AttackResult,
     AttackStatus,
@@ -86,12 +89,17 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     chosen = resolve_attacks(plan)
     check_limits(plan, [attack.name for attack, _ in chosen])
-    subject = build_subject(plan, setting)
+    subject = _build(plan, setting)
     seconds = {"training the target": time.perf_counter() - clock}
+    shared = max((getattr(attack, "shadows", 0) for attack, _ in chosen), default=0)
+    for one in (subject.target, *([subject.control[0]] if subject.control else [])):
+        if one.shadows is not None:
+            one.shadows.planned = shared  # attacks that want fewer get the first of them
     evidence = _attack(chosen, subject.target, subject.split.included, plan, setting)
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
-    level = level_of_intervals(plan, len(ran))
-    found = {entry.attack.name: measures(entry.scores, entry.included, level=level) for entry in ran}
+    level = level_of_intervals(plan, [entry.attack.name for entry in ran])
+    wanted = [limit.measure for limit in plan.limits]
+    found = {entry.attack.name: measures(entry, level=level, wanted=wanted) for entry in ran}
     control: dict[str, Mapping[str, Estimate]] = {}
     if subject.control is not None:
         clock = time.perf_counter()
@@ -99,7 +107,7 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         again = [(entry.attack, entry.required) for entry in ran]
         for entry in _attack(again, target, included, plan, setting):
             if entry.status is AttackStatus.RAN:
-                control[entry.attack.name] = measures(entry.scores, entry.included, level=level)
+                control[entry.attack.name] = measures(entry, level=level, wanted=wanted)
         seconds["positive control"] = time.perf_counter() - clock
     shown = show_epsilon(evidence, subject, plan)
     findings = judge_all(evidence, found, control, shown, subject, plan)
@@ -118,7 +126,8 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         provenance=_provenance(plan, subject, setting),
         timing=Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
     )
-    mixed = stream(0, "sidecar", plan.digest, subject.target.digest).permutation(len(subject.split.included))
+    key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
+    mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
     return Audit(
         report,
         {entry.attack.name: entry.scores[mixed] for entry in ran},
@@ -126,6 +135,13 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         trained=subject.store.trained,
         found=subject.store.loaded,
     )
+
+
+def _build(plan: Plan, setting: Setting) -> Subject:
+    if plan.data is not None:
+        return trained_subject(plan, plan.data, setting)
+    assert plan.checkpoint is not None
+    return checkpoint_subject(plan, plan.checkpoint, setting)
 
 
 def _attack(
@@ -138,7 +154,7 @@ def _attack(
             target,
             included,
             required=required,
-            rng=stream(0, "attack", attack.name, target.digest, target.candidates.digest, plan.digest),
+            rng=stream(0, "attack", attack.name, target.digest, target.candidates.digest, plan.subject_digest),
             device=setting.place,
             on_progress=setting.on_progress,
         )
@@ -169,8 +185,8 @@ def _result(
         parameters=parameters_of(attack),
         measures=dict(found[attack.name]),
         control=dict(control.get(attack.name, {})),
-        roc=metrics.roc_curve(entry.scores, entry.included, level=level),
-        histogram=metrics.histogram(entry.scores, entry.included),
+        roc=curves.roc_curve(*entry.by_unit[:2], level=level),
+        histogram=curves.histogram(*entry.by_unit[:2]),
         exposed=_exposed(entry, setting, subject),
         notes=list(entry.claim.notes),
     )
@@ -207,7 +223,7 @@ def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
         model_digest=target.digest,
         data=target.candidates.name,
         data_digest=target.candidates.digest,
-        scheme=subject.defense.title,
+        scheme=subject.scheme,
         scheme_parameters=parameters_of(subject.defense),
         members=inside,
         nonmembers=outside,
@@ -267,6 +283,12 @@ def _blind_spots(subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
         "Intervals hold for this one model; another run of the same training may leak more or less.",
         "It measures membership inference only, not reconstruction, attribute inference or extraction.",
     ]
+    candidates = subject.target.candidates
+    copies = len(candidates) - len(set(candidates.row_digests()))
+    if copies:
+        found.append(f"{copies} candidates repeat another one exactly; such records are not independent questions.")
+    if candidates.units is not None:
+        found.append("Records of one group were in or out together, and a group counts once, by its highest score.")
     left_out = [entry.attack.title for entry in evidence if entry.status is not AttackStatus.RAN]
     if left_out:
         found.append(f"Not run: {', '.join(left_out)}; what they would have found is not known.")
@@ -276,21 +298,34 @@ def _blind_spots(subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
 
 
 def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
-    content = plan.model_dump(mode="json")
-    about = {name: value for name, value in content.items() if name not in ("seed", "title")}
-    subject_key = hashlib.sha256(
-        json.dumps([about, subject.target.candidates.digest], sort_keys=True).encode()
-    ).hexdigest()
+    subject_key = hashlib.sha256(f"{plan.subject_digest} {subject.target.candidates.digest}".encode()).hexdigest()
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return Provenance(
-        plan=content,
+        plan=_without_paths(plan.model_dump(mode="json")),
         plan_digest=plan.digest,
-        attempt=setting.workplace.attempt(subject_key, f"{plan.digest} {subject.target.digest}"),
+        attempt=setting.workplace.attempt(subject_key, f"{plan.seed} {subject.target.digest}"),
         seed_commitment=subject.seed_commitment,
         device=_device_name(setting.place),
-        settings={"torch_threads": torch.get_num_threads(), "compiled": False} | dict(subject.remarks),
+        settings=_settings(subject, setting),
         versions=versions,
     )
+
+
+def _settings(subject: Subject, setting: Setting) -> dict[str, Any]:
+    """Return what decides the last bits of the numbers."""
+    shadows = subject.target.shadows
+    width = None if shadows is None else shadows.width or default_width(shadows.job, resolve_device(setting.device))
+    return {"torch_threads": torch.get_num_threads(), "stack_width": width, "compiled": False} | dict(subject.remarks)
+
+
+def _without_paths(content: Any) -> Any:
+    """Reduce the sources of a plan to file names: where a file lay is nobody's business."""
+    if isinstance(content, dict):
+        return {
+            name: Path(value).name if name in ("source", "path") and isinstance(value, str) else _without_paths(value)
+            for name, value in content.items()
+        }
+    return [_without_paths(value) for value in content] if isinstance(content, list) else content
 
 
 def _device_name(place: str) -> str:

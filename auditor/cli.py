@@ -1,7 +1,9 @@
 """The command line: parse, call, show progress, exit code; results on standard output, progress on standard error."""
 
 import contextlib
+import logging
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -49,10 +51,12 @@ def audit(
 ) -> None:
     """Audit a target that the plan trains, or a trained checkpoint."""
     with _guarded(debug=debug):
+        from auditor.output import clear
         from auditor.plan import load_plan
 
         chosen = load_plan(plan)
         folder = out or Path(f"audit-{plan.stem}")
+        clear(folder)
         code = _run(chosen, folder, plan.parent, data_dir, work_dir, device, allow_code=allow_code, quiet=quiet)
     raise typer.Exit(code)
 
@@ -68,11 +72,14 @@ def demo(
     """Audit a small network on scikit-learn's digits, without protection and with DP-SGD (under a minute)."""
     with _guarded(debug=debug):
         from auditor.demo import PLANS, demo_plan
+        from reports.exit_codes import ExitCode
 
         for name in PLANS:
             plan = demo_plan(name)
             typer.echo(f"\n{plan.title}")
-            _run(plan, out / name, Path(), None, work_dir, device, allow_code=False, quiet=quiet)
+            code = _run(plan, out / name, Path(), None, work_dir, device, allow_code=False, quiet=quiet)
+            if code == ExitCode.INCOMPLETE:
+                raise typer.Exit(code)
         typer.echo(f"\nOpen {out / PLANS[0] / 'report.html'} in a browser, then {out / PLANS[1] / 'report.html'}.")
 
 
@@ -202,14 +209,19 @@ def _read(path: Path) -> bytes:
 @contextlib.contextmanager
 def _guarded(*, debug: bool) -> Iterator[None]:
     """Turn an error into one sentence and an exit code: 2 for what the user can mend, 4 for what broke underneath."""
+    if debug:
+        logging.basicConfig(level=logging.WARNING)
+        logging.getLogger("auditor").setLevel(logging.DEBUG)
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("\nStopped. What is trained is kept: the same command goes on from there.", err=True)
         raise typer.Exit(130) from None
     except Exception as error:
-        if debug or isinstance(error, typer.Exit):
+        if isinstance(error, typer.Exit):
             raise
+        if debug:
+            traceback.print_exc()
         expected = _is_expected(error)
         text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
         typer.echo(f"auditor: {text}", err=True)

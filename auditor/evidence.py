@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from attacks.protocol import Attack, Claim
 from attacks.threat_model import Target, expose
 from auditor import metrics
-from defenses.errors import AuditError, NotApplicableError
+from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
-from defenses.records import BoolArray
+from defenses.records import BoolArray, IntArray
 from reports.record import AttackStatus, Estimate
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Evidence:
         reason: Why it did not, in words.
         claim: What it said, if it ran.
         included: (m,) bool truth about the candidates.
+        units: (m,) which candidates are one question, or None where each is its own.
         seconds: Wall-clock time.
     """
 
@@ -40,6 +41,7 @@ class Evidence:
     required: bool
     status: AttackStatus
     included: BoolArray
+    units: IntArray | None = None
     reason: str | None = None
     claim: Claim | None = None
     seconds: float = 0.0
@@ -50,6 +52,14 @@ class Evidence:
         if self.claim is None:
             raise ValueError(f"attack {self.attack.name!r} did not run: {self.reason}")
         return self.claim.scores
+
+    @property
+    def by_unit(self) -> tuple[npt.NDArray[np.float64], BoolArray, str]:
+        """Scores and truth per independent unit, and what a unit is called."""
+        if self.units is None:
+            return self.scores, self.included, "record"
+        scores, included = metrics.by_unit(self.scores, self.included, self.units)
+        return scores, included, "group of records"
 
 
 def gather(
@@ -79,15 +89,16 @@ def gather(
     started = time.perf_counter()
 
     def outcome(status: AttackStatus, reason: str | None = None, claim: Claim | None = None) -> Evidence:
-        return Evidence(attack, required, status, included, reason, claim, time.perf_counter() - started)
+        units = target.candidates.units
+        return Evidence(attack, required, status, included, units, reason, claim, time.perf_counter() - started)
 
     try:
         view = expose(target, attack.requires, device=device)
         claim = attack.run(view, rng=rng, on_progress=on_progress)
     except NotApplicableError as error:
         return outcome(AttackStatus.NOT_APPLICABLE, str(error))
-    except (AuditError, ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
-        logger.exception("attack %s failed", attack.name)
+    except Exception as error:
+        logger.debug("attack %s failed", attack.name, exc_info=True)
         return outcome(AttackStatus.FAILED, f"{type(error).__name__}: {error}")
     if len(claim.scores) != len(included):
         reason = f"it returned {len(claim.scores)} scores for {len(included)} candidates"
@@ -95,17 +106,26 @@ def gather(
     return outcome(AttackStatus.RAN, claim=claim)
 
 
-def measures(scores: npt.NDArray[np.float64], included: BoolArray, *, level: float) -> Mapping[str, Estimate]:
-    """Return every measure of a membership claim, each with an interval at `level`."""
+def measures(entry: Evidence, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
+    """Return the measures of a membership claim over independent units, each with an interval at `level`.
+
+    Args:
+        entry: Evidence of an attack that ran.
+        level: Confidence of each interval.
+        wanted: Names of measures beyond the usual ones, such as "tpr_at_fpr_0.05".
+    """
+    scores, included, unit = entry.by_unit
     found = {
-        metrics.AUC: metrics.auc(scores, included, level=level),
-        metrics.ADVANTAGE: metrics.advantage(scores, included, level=level),
+        metrics.AUC: metrics.auc(scores, included, level=level, unit=unit),
+        metrics.ADVANTAGE: metrics.advantage(scores, included, level=level, unit=unit),
     }
-    for fpr in FALSE_POSITIVE_RATES:
-        found[metrics.measure_name(fpr)] = metrics.tpr_at_fpr(scores, included, fpr=fpr, level=level)
+    rates = {metrics.measure_name(fpr) for fpr in FALSE_POSITIVE_RATES} | {n for n in wanted if metrics.is_rate(n)}
+    for name in sorted(rates, reverse=True):
+        fpr = metrics.baseline_of(name)
+        found[name] = metrics.tpr_at_fpr(scores, included, fpr=fpr, level=level, unit=unit)
     at_one_percent = found[metrics.measure_name(FALSE_POSITIVE_RATES[0])]
-    for prior in PRIORS:
-        found[metrics.predictive_name(prior)] = metrics.positive_predictive_value(
-            at_one_percent, fpr=FALSE_POSITIVE_RATES[0], prior=prior
-        )
+    priors = {metrics.predictive_name(prior) for prior in PRIORS} | {n for n in wanted if metrics.is_predictive(n)}
+    for name in sorted(priors, reverse=True):
+        prior = metrics.baseline_of(name)
+        found[name] = metrics.positive_predictive_value(at_one_percent, fpr=FALSE_POSITIVE_RATES[0], prior=prior)
     return found

@@ -6,7 +6,7 @@ limits; the epsilon bound is one-sided and holds for the best of all attacks at 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from auditor import metrics
 from auditor.bounds import EpsilonBound, OneRunAudit, one_run_from_scores
@@ -15,7 +15,7 @@ from auditor.judge import judge_claim, judge_leak
 from auditor.plan import Limit, Plan
 from auditor.subject import Subject
 from defenses.errors import PlanError
-from defenses.guarantee import Guarantee, Unaccounted
+from defenses.guarantee import Guarantee, Unaccounted, Unit
 from defenses.records import Inclusion
 from reports.record import AttackStatus, Estimate, Finding, Status
 from reports.wording import amount, confidence, exact_percent, interval, limit
@@ -40,18 +40,21 @@ class Shown:
         return None if self.audit is None else self.audit.bound
 
 
-def level_of_intervals(plan: Plan, attacks: int) -> float:
-    """Return the level of each interval such that all of them hold together at the plan's confidence."""
-    return 1 - (1 - plan.confidence) / (max(attacks, 1) * max(len(plan.limits), 1))
+def level_of_intervals(plan: Plan, attacks: Sequence[str]) -> float:
+    """Return the level of each interval such that all that are judged hold together at the plan's confidence."""
+    judged = sum(1 for limit in plan.limits for attack in attacks if limit.attack in (None, attack))
+    return 1 - (1 - plan.confidence) / max(judged, len(attacks), 1)
 
 
 def check_limits(plan: Plan, attacks: Sequence[str]) -> None:
     """Refuse a limit that names no known measure, no attack of the plan, or a value that the measure cannot have."""
     for entry in plan.limits:
         try:
-            baseline = metrics.baseline_of(entry.measure)
+            baseline, name = metrics.baseline_of(entry.measure), metrics.canonical_name(entry.measure)
         except ValueError as error:
             raise PlanError(f"limits: {error}") from error
+        if entry.measure != name:
+            raise PlanError(f"limits: measure {entry.measure!r} is spelled {name!r}")
         if not baseline <= entry.maximum <= 1:
             raise PlanError(
                 f"limits: maximum of {entry.measure} is {entry.maximum}; it must lie in [{baseline:g}, 1], since "
@@ -71,22 +74,22 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> 
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
     if not ran:
         return Shown(None, reason="no attack ran")
-    audits = [
-        (
-            one_run_from_scores(
-                entry.scores,
-                entry.included,
-                inclusion=subject.split.inclusion,
-                delta=plan.delta,
-                confidence=1 - (1 - plan.confidence) / 2,
-                probability=subject.split.probability,
-                comparisons=len(ran),
-            ),
-            entry.attack.name,
+    audits = []
+    for entry in ran:
+        scores, included, _ = entry.by_unit
+        audit = one_run_from_scores(
+            scores,
+            included,
+            inclusion=subject.split.inclusion,
+            delta=plan.judged_delta,
+            confidence=1 - (1 - plan.confidence) / 2,
+            probability=subject.split.probability,
+            comparisons=len(ran),
         )
-        for entry in ran
-    ]
+        audits.append((audit, entry.attack.name))
     best, name = max(audits, key=lambda found: found[0].bound.lower)
+    if subject.target.candidates.units is not None:  # whole groups were in or out together
+        best = replace(best, bound=replace(best.bound, unit=Unit.USER))
     return Shown(best, attack=name)
 
 
@@ -106,7 +109,10 @@ def judge_all(
     Returns:
         Findings in the order claims, limits, attacks that did not run.
     """
-    findings = _claims(shown, subject)
+    sighted = not plan.control.enabled or any(
+        _sees(table.get(metrics.AUC), metrics.AUC) for tables in (found, control) for table in tables.values()
+    )
+    findings = _claims(shown, subject, sighted=sighted)
     for entry in evidence:
         if entry.status is AttackStatus.RAN:
             findings += [
@@ -172,7 +178,13 @@ def _in_words(measure: str, measured: str) -> str:
     return f"reaches {metrics.describe(measure)} {measured}"
 
 
-def _claims(shown: Shown, subject: Subject) -> list[Finding]:
+def _sees(estimate: Estimate | None, measure: str) -> bool:
+    """Say whether an attack surely beats guessing."""
+    return estimate is not None and estimate.low is not None and estimate.low > metrics.baseline_of(measure)
+
+
+def _claims(shown: Shown, subject: Subject, *, sighted: bool) -> list[Finding]:
+    """Judge what is promised; attacks that find nothing even on a leaky model cannot call a promise consistent."""
     findings = []
     for code, title, promise in (
         (CLAIM, "Claimed epsilon", subject.claimed),
@@ -199,6 +211,9 @@ def _claims(shown: Shown, subject: Subject) -> list[Finding]:
             )  # fmt: skip
             continue
         judged = judge_claim(shown.bound, promise)
+        if judged.status is Status.CONSISTENT and not sighted:
+            silence = "no attack beats guessing, here or on a model known to leak, so their silence says nothing"
+            judged = replace(judged, status=Status.INCONCLUSIVE, sentence=f"{judged.sentence} But {silence}.")
         findings.append(
             Finding(
                 code=code,
@@ -252,7 +267,7 @@ def _leak(
     estimate, baseline = found[chosen.measure], metrics.baseline_of(chosen.measure)
     other = control.get(chosen.measure)
     # An attack that surely beats guessing on the target itself has shown that it can see a leak there.
-    sees = estimate.low is not None and estimate.low > baseline
+    sees = _sees(estimate, chosen.measure)
     judged = judge_leak(
         estimate,
         chosen.maximum,

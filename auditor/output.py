@@ -12,6 +12,14 @@ from reports.html import render
 from reports.markdown import summary
 from reports.record import Report
 
+FILES = ("report.json", "report.html", "summary.md", "scores.npz")
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier audit left in a folder, so that nobody takes it for the result of one that then fails."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+
 
 def write_audit(audit: Audit, folder: Path) -> Path:
     """Write `report.json`, `report.html`, `summary.md` and `scores.npz` (mode 0600, shuffled) into a folder.

@@ -140,14 +140,14 @@ class Plan(Part):
     checkpoint: Checkpoint | None = None
     model: Model
     training: Training | None = None
-    scheme: Named = Named(name="none")
+    scheme: Named | None = None
     claim: Claim | None = None
     shadows: int = Field(default=16, ge=1)
     attacks: tuple[Named, ...] = ()
     limits: tuple[Limit, ...] = (DEFAULT_LIMIT,)
     control: Control = Control()
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    delta: float = Field(default=1e-5, gt=0, lt=1)
+    delta: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
@@ -158,6 +158,40 @@ class Plan(Part):
         if self.claim is not None and self.data is not None:
             raise ValueError("[claim] is for a checkpoint; a target that is trained here claims what its scheme says")
         return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        """Refuse what would be read and then have no effect."""
+        if self.checkpoint is not None and self.seed is not None:
+            raise ValueError("seed is for a target that is trained here; nothing is drawn from it for a checkpoint")
+        if self.checkpoint is not None and self.scheme is not None and self.training is None:
+            raise ValueError("[scheme] without [training]: give the whole recipe, or put what is promised into [claim]")
+        adam = self.training is not None and self.training.optimizer == "adam"
+        if adam and ("momentum" in (self.training or self).model_fields_set or self.control.momentum is not None):
+            raise ValueError("momentum is for optimizer 'sgd'; Adam has its own decay rates")
+        overrides = self.control.model_fields_set - {"enabled"}
+        if overrides and (self.scheme is None or self.scheme.name == "none"):
+            raise ValueError(f"[control] sets {sorted(overrides)}, but an unprotected target is its own control")
+        return self
+
+    @property
+    def judged_delta(self) -> float:
+        """Delta at which epsilon is shown: the plan's, else that of the claim or the scheme, else 1e-5."""
+        if self.delta is not None:
+            return self.delta
+        if self.claim is not None:
+            return self.claim.delta
+        given = None if self.scheme is None else self.scheme.parameters.get("delta")
+        return given if isinstance(given, float) else 1e-5
+
+    @property
+    def subject_digest(self) -> str:
+        """SHA-256 (hex) of what is audited: data or checkpoint, network, recipe and scheme; no limits, title or seed.
+
+        Judging the same subject by other limits or attacks must not draw it anew.
+        """
+        about = self.model_dump(mode="json", include={"data", "checkpoint", "model", "training", "scheme", "delta"})
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     @property
     def digest(self) -> str:
@@ -182,6 +216,8 @@ def load_plan(path: Path) -> Plan:
         text = path.read_text()
     except OSError as error:
         raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"plan {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
     return parse_plan(text)
 
 

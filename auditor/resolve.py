@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from attacks.catalogue import catalogue
 from attacks.protocol import Attack
@@ -35,18 +37,21 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
 def resolve_defense(plan: Plan) -> Defense:
     """Return the scheme of a plan; the plan's delta is the scheme's unless it has its own."""
     known = schemes()
-    named = plan.scheme
+    named = plan.scheme or Named(name="none")
     if named.name not in known:
         raise PlanError(f"scheme {named.name!r} is unknown, {nearest(named.name, list(known))}")
     given = named.parameters
     if "delta" in _fields(known[named.name]):
-        given = {"delta": plan.delta} | given
+        given = {"delta": plan.judged_delta} | given
     found: Defense = _make(known[named.name], given, f"scheme {named.name!r}")
     return found
 
 
 def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
-    """Return the attacks of a plan with whether they are required; a plan that names none gets all, none required."""
+    """Return the attacks of a plan with whether they must run: those that it lists, and those that a limit names.
+
+    A plan that lists none gets all.
+    """
     known = catalogue()
     named = plan.attacks or tuple(Named(name=name) for name in known)
     found: list[tuple[Attack, bool]] = []
@@ -57,7 +62,7 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
         given = entry.parameters
         if "shadows" in _fields(kind):
             given = {"shadows": plan.shadows} | given
-        found.append((_make(kind, given, f"attack {entry.name!r}"), bool(plan.attacks)))
+        found.append((_make(kind, given, f"attack {entry.name!r}"), _must_run(plan, entry.name)))
     names = [attack.name for attack, _ in found]
     if len(set(names)) < len(names):
         raise PlanError(
@@ -91,6 +96,10 @@ def resolve_recipe(
         raise PlanError(f"training: {error}") from error
 
 
+def _must_run(plan: Plan, attack: str) -> bool:
+    return bool(plan.attacks) or any(limit.attack == attack for limit in plan.limits)
+
+
 def parameters_of(thing: Attack | Defense) -> dict[str, Any]:
     """Return the fields of an attack or a scheme, given and defaulted, JSON-ready."""
     return {name: getattr(thing, name) for name in _fields(type(thing))}
@@ -102,10 +111,16 @@ def _fields(kind: type) -> list[str]:
 
 def _make(kind: type[Any], given: Mapping[str, Any], what: str) -> Any:
     known = _fields(kind)
-    for name in given:
+    hints = get_type_hints(kind)
+    read = {}
+    for name, value in given.items():
         if name not in known:
             raise PlanError(f"{what} has no parameter {name!r}, {nearest(name, known) if known else 'it takes none'}")
+        try:
+            read[name] = TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            raise PlanError(f"{what}: {name} is {value!r}: {error.errors()[0]['msg']}") from error
     try:
-        return kind(**given)
+        return kind(**read)
     except (ValueError, TypeError) as error:
         raise PlanError(f"{what}: {error}") from error

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from auditor.workplace import Workplace
+from defenses.errors import PlanError
 from defenses.progress import OnProgress, silent
 from defenses.training import resolve_device
 
@@ -32,3 +35,9 @@ class Setting:
     def place(self) -> str:
         """The device that "auto" stands for."""
         return str(resolve_device(self.device))
+
+    def __post_init__(self) -> None:
+        known = ("auto", "cpu", "cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
+        if self.device not in known or (self.device.startswith("cuda") and not torch.cuda.is_available()):
+            there = "there is a CUDA device" if torch.cuda.is_available() else "there is no CUDA device here"
+            raise PlanError(f"device is {self.device!r}; give auto, cpu or cuda ({there})")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from auditor.datasets import load
+from auditor.datasets import load, names
 from auditor.plan import Source
 from auditor.setting import Setting
 from defenses.errors import DataError, PlanError
@@ -22,8 +22,8 @@ def load_source(source: Source, setting: Setting, *, like: Records | None = None
     Raises:
         AuditError: If they cannot be found, read or encoded.
     """
-    beside = setting.plan_folder / source.source
-    where: str | Path = beside if beside.exists() else source.source
+    named = source.source.strip().lower().replace("-", "_") in names()
+    where: str | Path = source.source if named else setting.plan_folder / source.source
     try:
         return load(
             where,

@@ -32,21 +32,21 @@ class Workplace:
         """Return the key of the record hashes in reports; who has it can find a record again, who has not cannot."""
         return bytes.fromhex(self._secret("record-key"))
 
-    def secret_seed(self, plan_digest: str) -> int:
-        """Return the secret seed of a plan without one: drawn once from the system's entropy, kept for resuming."""
-        return int(self._secret(f"seed-{plan_digest[:16]}"), 16)
+    def secret_seed(self, subject: str) -> int:
+        """Return the secret seed of a subject: drawn once from the system's entropy, kept for resuming."""
+        return int(self._secret(f"seed-{subject[:16]}"), 16)
 
-    def commitment(self, plan_digest: str, seed: int) -> str:
+    def commitment(self, subject: str, seed: int) -> str:
         """Return a salted SHA-256 of a seed: it can be opened later, and tells nothing now."""
-        salt = self._secret(f"salt-{plan_digest[:16]}")
+        salt = self._secret(f"salt-{subject[:16]}")
         return hashlib.sha256(f"{salt}:{seed}".encode()).hexdigest()
 
     def attempt(self, subject: str, run: str) -> int:
         """Record a run about a subject and return its number from 1; the same run again keeps its number.
 
         Args:
-            subject: What is judged: data, model and scheme, without seeds.
-            run: This very run, with its seed.
+            subject: What is judged: data, model, recipe and scheme, without seed, attacks and limits.
+            run: The target that was drawn or given for it.
         """
         path = self.folder / "attempts.json"
         found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}

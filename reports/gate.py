@@ -290,7 +290,7 @@ def _control_gap(row: Row, report: Report) -> str | None:
     control = dict(attack.control)
     if row.measure == EPSILON and EPSILON not in control:
         # Where the control was not priced in epsilon, any measure tells whether the same attack finds a known leak.
-        if any(_beats(name, estimate) for name, estimate in control.items()):
+        if any(_beats(name, estimate) for name, estimate in (*control.items(), *attack.measures.items())):
             return None
         return f"{attack.title} was not shown to beat guessing on a model that is known to leak"
     estimate = control.get(row.measure)

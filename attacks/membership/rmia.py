@@ -165,6 +165,10 @@ class RMIA(Attack):
             probability(outputs.population, population.y),
         )
         scores = rmia_scores(*inputs, online=self.online, gamma=self.gamma, a=a)
+        counts = outputs.included.sum(axis=0)
+        lonely = int((counts == self.shadows).sum() + ((counts == 0).sum() if self.online else 0))
+        if lonely:
+            notes.append(f"{lonely} records were in all or none of the shadows; the mean there is stands in for both.")
         # The share moves in steps of 1/z and is monotone in the ratio itself, which orders records within one step.
         ratio, _ = _ratios(*inputs, online=self.online, a=a)
         fraction = (rankdata(ratio) - 1) / len(ratio)

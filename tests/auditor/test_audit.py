@@ -83,7 +83,11 @@ def test_scores_stay_with_their_owner_and_records_out_of_the_report(folder: Path
     assert scores["included"].sum() == found["subject"]["members"]
     order = np.argsort(-scores["scores_lira"])
     assert scores["included"][order][:40].mean() > 0.85
-    text = (folder / "one" / "report.json").read_text() + (folder / "one" / "report.html").read_text()
+    (folder / "plan.toml").write_text(PLAN.replace('"pool.npz"', f'"{folder}/pool.npz"'))
+    auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    shutil.copy(folder / "two" / "report.json", folder / "one" / "second.json")
+    text = (folder / "one" / "second.json").read_text() + (folder / "two" / "report.html").read_text()
+    text += (folder / "one" / "report.json").read_text() + (folder / "one" / "report.html").read_text()
     key = (folder / ".auditor" / "secrets" / "record-key").read_text()
     for secret in (key, str(folder), os.uname().nodename):
         assert secret not in text
@@ -99,6 +103,66 @@ def test_without_a_seed_the_coins_are_secret_and_committed_to(folder: Path) -> N
     seed = next((folder / "here" / "secrets").glob("seed-*"))
     assert seed.stat().st_mode & 0o077 == 0
     assert seed.read_text() not in (folder / "one" / "report.json").read_text()
+
+
+def test_judging_again_by_other_limits_does_not_draw_again(folder: Path) -> None:
+    plan = folder / "plan.toml"
+    plan.write_text(PLAN.replace("seed = 1\n", ""))
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    plan.write_text(PLAN.replace("seed = 1\n", "").replace("maximum = 0.6", "maximum = 0.7").replace('"t"', '"u"'))
+    again = auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert "0 models trained" in again.stderr
+    one, two = report(folder / "one"), report(folder / "two")
+    assert one["subject"]["model_digest"] == two["subject"]["model_digest"]
+    assert (one["provenance"]["attempt"], two["provenance"]["attempt"]) == (1, 1)
+    assert [attack["measures"]["auc"]["value"] for attack in one["attacks"]] == [
+        attack["measures"]["auc"]["value"] for attack in two["attacks"]
+    ]
+
+
+def test_a_limit_may_name_any_rate_and_an_attack_that_then_must_run(folder: Path) -> None:
+    limits = '[[limits]]\nmeasure = "tpr_at_fpr_0.05"\nmaximum = 0.3\n'
+    (folder / "plan.toml").write_text(PLAN.replace(LIMIT, limits))
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    assert {finding["measure"] for finding in report(folder / "one")["findings"]} == {"tpr_at_fpr_0.05"}
+    named = LIMIT.replace("0.6", "0.999") + 'attack = "rmia"\n'
+    (folder / "plan.toml").write_text(PLAN.replace(LIMIT, named).replace("population = 100\n", ""))
+    found = auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert found.exit_code == 4, found.output
+    assert found.stdout.startswith("ERROR: RMIA could not be run")
+
+
+def test_groups_are_in_together_and_count_once(folder: Path) -> None:
+    pool = arrays(folder / "pool.npz")
+    np.savez(folder / "pool.npz", x=pool["x"], y=pool["y"], owner=np.arange(360) // 4)
+    (folder / "plan.toml").write_text(
+        PLAN.replace("pool = 260", "pool = 200").replace("population = 100", "population = 4")
+    )
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    found = report(folder / "one")
+    auc = found["attacks"][0]["measures"]["auc"]
+    assert auc["unit"] == "group of records"
+    assert auc["n"] < 100
+    assert found["epsilons"]["shown"]["unit"] == "user"
+
+
+def test_an_audit_that_fails_leaves_no_earlier_report_behind(folder: Path) -> None:
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    (folder / "plan.toml").write_text(PLAN.replace("pool.npz", "gone.npz"))
+    assert auditor("audit", "plan.toml", "--out", "one", "--quiet").exit_code == 2
+    assert not list((folder / "one").iterdir())
+
+
+def test_an_error_has_its_exit_code_with_its_traceback(folder: Path) -> None:
+    (folder / "plan.toml").write_text(PLAN.replace("pool.npz", "gone.npz"))
+    found = auditor("audit", "plan.toml", "--debug", "--quiet")
+    assert found.exit_code == 2
+
+
+def test_a_device_that_is_not_there(folder: Path) -> None:
+    found = auditor("audit", "plan.toml", "--device", "cuda:77", "--quiet")
+    assert found.exit_code == 2
+    assert "cuda:77" in found.stderr
 
 
 def test_attempts_with_other_seeds_are_counted(folder: Path) -> None:
@@ -193,6 +257,13 @@ def spoil(checkpoint: Path, what: str) -> str:
         return CHECKPOINT.replace("model.safetensors", "whole.pt")
     elif what == "no file":
         return CHECKPOINT.replace("members.npz", "nowhere.npz", 1)
+    elif what == "population of members":
+        return CHECKPOINT + CHECKPOINT[CHECKPOINT.index("[checkpoint.members]") :].split("[checkpoint.non")[0].replace(
+            "checkpoint.members", "checkpoint.population"
+        )
+    elif what == "unfair coins":
+        np.savez(checkpoint / "nonmembers.npz", x=pool["x"][160:200], y=pool["y"][160:200])
+        return CHECKPOINT.replace("classes = 4\n[", 'classes = 4\ninclusion = "independent_coins"\n[', 1)
     elif what == "code":
         return CHECKPOINT.replace('"mlp"', '"antigravity:open"').replace("options = { hidden = [32] }\n", "")
     return CHECKPOINT
@@ -208,6 +279,8 @@ def spoil(checkpoint: Path, what: str) -> str:
         ("other shape", "19"),
         ("pickle", "state_dict"),
         ("no file", "nowhere"),
+        ("population of members", "160 of 160"),
+        ("unfair coins", "160 of 200"),
         ("code", "--allow-code"),
     ],
 )

@@ -46,6 +46,7 @@ def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDEN
         target=Target(torch.nn.Linear(1, 2), records, "d"),
         split=split,
         defense=NoDefense(),
+        scheme="t",
         claimed=Guarantee(epsilon, 1e-5, Neighboring.ADD_REMOVE),
         proved=None,
         store=ModelStore.__new__(ModelStore),
@@ -56,13 +57,13 @@ def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDEN
 def judged(plan: Plan, claims: dict[str, np.ndarray], who: Subject) -> list:  # type: ignore[type-arg]
     evidence = [
         Evidence(
-            type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, who.split.included, None,
-            MembershipScores(scores),
+            type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, who.split.included,
+            claim=MembershipScores(scores),
         )
         for name, scores in claims.items()
     ]  # fmt: skip
-    level = level_of_intervals(plan, len(evidence))
-    found = {entry.attack.name: measures(entry.scores, entry.included, level=level) for entry in evidence}
+    level = level_of_intervals(plan, list(claims))
+    found = {entry.attack.name: measures(entry, level=level) for entry in evidence}
     return judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
 
 
@@ -125,11 +126,11 @@ def test_silence_without_a_control_is_inconclusive() -> None:
 def test_an_attack_that_could_not_run_is_never_a_pass_if_it_was_asked_for(required: bool, status: Status) -> None:
     included = np.random.default_rng(0).random(100) < 0.5
     who = subject(included)
-    entry = Evidence(Named(), required, AttackStatus.NOT_APPLICABLE, included, "needs the training recipe")
+    entry = Evidence(Named(), required, AttackStatus.NOT_APPLICABLE, included, reason="needs the training recipe")
     findings = judge_all([entry], {}, {}, show_epsilon([entry], who, parse_plan(PLAN)), who, parse_plan(PLAN))
     assert findings[-1].status is status
     assert "needs the training recipe" in findings[-1].sentence
-    failed = Evidence(Named(), False, AttackStatus.FAILED, included, "ValueError: boom")
+    failed = Evidence(Named(), False, AttackStatus.FAILED, included, reason="ValueError: boom")
     assert (
         judge_all([failed], {}, {}, show_epsilon([failed], who, parse_plan(PLAN)), who, parse_plan(PLAN))[-1].status
         is Status.ERROR
@@ -147,3 +148,21 @@ def test_the_silence_of_a_blind_attack_decides_nothing_where_another_one_sees() 
     assert (leaks["blind"].status, leaks["blind"].counts) == (Status.INCONCLUSIVE, False)
     alone = judged(plan, {"blind": claims["blind"]}, subject(included))[-1]
     assert (alone.status, alone.counts) == (Status.INCONCLUSIVE, True)
+
+
+def test_blind_attacks_call_no_claim_consistent() -> None:
+    included = np.random.default_rng(0).random(4000) < 0.5
+    noise = {"a": np.zeros(4000)}
+    claim = judged(parse_plan(PLAN), noise, subject(included))[0]
+    assert (claim.code, claim.status) == ("PA001", Status.INCONCLUSIVE)
+    assert "silence says nothing" in claim.sentence
+    seeing = {"a": np.random.default_rng(1).normal(size=4000) + 0.3 * included}
+    assert judged(parse_plan(PLAN), seeing, subject(included))[0].status is Status.CONSISTENT
+
+
+def test_limits_for_single_attacks_cost_nothing_for_the_others() -> None:
+    one = '[[limits]]\nmeasure = "auc"\nmaximum = 0.6\nattack = "{}"\n'
+    each = parse_plan(PLAN + "".join(one.format(name) for name in ("lira", "rmia")))
+    assert level_of_intervals(each, ["lira", "rmia"]) == pytest.approx(1 - 0.05 / 2)
+    both = parse_plan(PLAN + one.format("lira") + '[[limits]]\nmeasure = "advantage"\nmaximum = 0.6\n')
+    assert level_of_intervals(both, ["lira", "rmia"]) == pytest.approx(1 - 0.05 / 3)

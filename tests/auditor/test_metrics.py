@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from auditor.curves import histogram, roc_curve
 from auditor.intervals import (
     auc_interval,
     auc_with_variance,
@@ -26,12 +27,10 @@ from auditor.metrics import (
     baseline_of,
     by_unit,
     describe,
-    histogram,
     measure_name,
     positive_predictive_value,
     predictive_name,
     rate,
-    roc_curve,
     tpr_at_fpr,
 )
 from reports.record import Estimate

@@ -20,6 +20,12 @@ batch_size = 10
 learning_rate = 0.1
 """
 
+CHECKPOINT = """
+title = "t"
+model = { architecture = "mlp" }
+checkpoint = { path = "x", members = { source = "a" }, nonmembers = { source = "b" } }
+"""
+
 
 def test_a_good_plan_and_its_defaults() -> None:
     plan = parse_plan(GOOD)
@@ -48,6 +54,10 @@ def test_digest_is_of_the_content() -> None:
         (GOOD.replace("[training]", "[trainin]"), "did you mean 'training'"),
         ("title = ", "not TOML"),
         (GOOD.replace('"mlp"', "3"), "valid string"),
+        (GOOD + 'optimizer = "adam"\nmomentum = 0.9', "momentum is for optimizer 'sgd'"),
+        (GOOD + "[control]\nlearning_rate = 0.5", "an unprotected target is its own control"),
+        (CHECKPOINT + "seed = 3", "nothing is drawn from it for a checkpoint"),
+        (CHECKPOINT + '[scheme]\nname = "dp_sgd"\nepsilon = 1.0', "without .training."),
     ],
 )
 def test_a_bad_plan_is_refused_in_a_sentence(text: str, words: str) -> None:
@@ -77,7 +87,9 @@ def test_a_bad_scheme_is_refused_in_a_sentence(extra: str, words: str) -> None:
         ('[[attacks]]\nname = "lira"\nshadow = 3', "did you mean 'shadows'"),
         ('[[attacks]]\nname = "lira"\nshadows = 1', "at least 2"),
         ('[[attacks]]\nname = "lira"\n[[attacks]]\nname = "lira"', "listed twice"),
-        ('[[attacks]]\nname = "lira"\nvariance = "wide"', "variance|Variance"),
+        ('[[attacks]]\nname = "lira"\nvariance = "wide"', "variance is 'wide'"),
+        ('[[attacks]]\nname = "lira"\nshadows = 4.5', "shadows is 4.5"),
+        ('[[attacks]]\nname = "lira"\nonline = "perhaps"', "online is 'perhaps'"),
     ],
 )
 def test_a_bad_attack_is_refused_in_a_sentence(extra: str, words: str) -> None:
@@ -87,7 +99,12 @@ def test_a_bad_attack_is_refused_in_a_sentence(extra: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("measure", "maximum", "words"),
-    [("acu", 0.6, "acu"), ("auc", 0.4, r"\[0.5, 1\]"), ("tpr_at_fpr_0.01", 0.001, "guessing alone reaches 0.01")],
+    [
+        ("acu", 0.6, "acu"),
+        ("auc", 0.4, r"\[0.5, 1\]"),
+        ("tpr_at_fpr_0.01", 0.001, "guessing alone reaches 0.01"),
+        ("tpr_at_fpr_0.010", 0.1, "is spelled 'tpr_at_fpr_0.01'"),
+    ],
 )
 def test_a_bad_limit_is_refused_in_a_sentence(measure: str, maximum: float, words: str) -> None:
     plan = parse_plan(GOOD + f'[[limits]]\nmeasure = "{measure}"\nmaximum = {maximum}')
@@ -107,3 +124,33 @@ def test_code_runs_only_where_it_is_allowed() -> None:
     with pytest.raises(PlanError, match="--allow-code"):
         resolve_architecture(plan, allow_code=False)
     assert resolve_architecture(plan, allow_code=True).name == "os.path:join"
+
+
+def test_words_become_the_types_of_the_parameters() -> None:
+    plan = parse_plan(GOOD + '[[attacks]]\nname = "lira"\nonline = "false"')
+    ((attack, _),) = resolve_attacks(plan)
+    assert attack.online is False  # type: ignore[attr-defined]
+
+
+def test_an_attack_that_a_limit_names_must_run() -> None:
+    plan = parse_plan(GOOD + '[[limits]]\nmeasure = "auc"\nmaximum = 0.6\nattack = "rmia"')
+    assert {attack.name: required for attack, required in resolve_attacks(plan)} == {
+        "lira": False, "loss_threshold": False, "rmia": True, "shadow_classifier": False,
+    }  # fmt: skip
+
+
+def test_delta_is_that_of_what_is_promised() -> None:
+    claim = "[claim]\nepsilon = 1.0\ndelta = 1e-4\n"
+    assert parse_plan(CHECKPOINT + claim).judged_delta == 1e-4
+    assert parse_plan("delta = 1e-6" + CHECKPOINT + claim).judged_delta == 1e-6
+    assert parse_plan(GOOD).judged_delta == 1e-5
+
+
+def test_what_is_audited_does_not_change_with_how_it_is_judged() -> None:
+    plain = parse_plan(GOOD).subject_digest
+    judged = parse_plan(
+        "seed = 3\nshadows = 9\nconfidence = 0.9" + GOOD.replace('"t"', '"u"') + "[control]\nenabled = false"
+    )
+    assert judged.subject_digest == plain
+    assert parse_plan(GOOD.replace("pool = 100", "pool = 101")).subject_digest != plain
+    assert parse_plan(GOOD + '[scheme]\nname = "dp_sgd"\nepsilon = 1.0').subject_digest != plain

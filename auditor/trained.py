@@ -1,0 +1,124 @@
+"""A target that the audit trains itself: each candidate in or out by a fair coin, so that one run yields a bound."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from attacks.shadows import ShadowSource
+from attacks.threat_model import Target
+from auditor.control import positive_control
+from auditor.plan import Data, Plan
+from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
+from auditor.setting import Setting
+from auditor.sources import load_source
+from auditor.subject import Subject, module_digest
+from defenses.accounting import price
+from defenses.defense import History
+from defenses.errors import PlanError
+from defenses.guarantee import Guarantee, Unaccounted
+from defenses.randomness import derive, stream
+from defenses.records import Inclusion, Records, Split
+from defenses.training import Job
+
+
+def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
+    """Train the target of a plan.
+
+    Args:
+        plan: What to audit.
+        data: Its records.
+        setting: Where and with what.
+
+    Returns:
+        The subject, ready to be attacked.
+
+    Raises:
+        AuditError: If data or plan do not fit (nothing has been trained then), or the target diverges.
+    """
+    assert plan.training is not None
+    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
+    defense = resolve_defense(plan)
+    pool, outside = _drawn(load_source(data, setting), data)
+    root = plan.seed if plan.seed is not None else setting.workplace.secret_seed(plan.subject_digest)
+    split = Split(
+        canary=np.arange(len(pool)),
+        included=pool.coins(stream(root, "coins"), 0.5),
+        population=np.arange(len(pool), len(pool) + len(outside)),
+        inclusion=Inclusion.INDEPENDENT,
+    )
+    recipe = resolve_recipe(plan.training, architecture, round(split.probability * len(pool)))
+    try:
+        defense.gradient(recipe.lots)  # a scheme that cannot be calibrated for this run says so now
+    except ValueError as error:
+        raise PlanError(f"scheme {defense.name!r}: {error}") from error
+    store = setting.workplace.store()
+    job = Job(recipe, defense, pool)
+    ensemble = store.train(
+        job,
+        split.included[None],
+        [derive(root, "target")],
+        device=setting.device,
+        stage=f"training the target ({defense.title})",
+        on_progress=setting.on_progress,
+    )
+    history = History(recipe.lots, ensemble.traces[0].facts, ensemble.traces[0].state)
+    model = ensemble.one(0)
+    target = Target(
+        model=model,
+        candidates=pool,
+        digest=module_digest(model),
+        guarantee=_with_assumptions(price(defense, history, delta=plan.judged_delta), plan, pool),
+        population=outside if len(outside) else None,
+        shadows=ShadowSource(
+            job,
+            store,
+            probability=split.probability,
+            population=outside.x if len(outside) else None,
+            device=setting.device,
+        ),
+    )
+    control, reason = positive_control(plan, target, setting)
+    commitment = "none: the seed is given in the plan"
+    if plan.seed is None:
+        commitment = setting.workplace.commitment(plan.subject_digest, root)
+    return Subject(
+        target=target,
+        split=split,
+        defense=defense,
+        scheme=defense.title,
+        claimed=defense.claimed(history),
+        proved=target.guarantee,
+        store=store,
+        control=control,
+        control_reason=reason,
+        seed_commitment=commitment,
+    )
+
+
+def _drawn(records: Records, data: Data) -> tuple[Records, Records]:
+    """Draw pool and population by the digest of the data; what repeats a pool record is not outside training."""
+    order = stream(0, "pool", records.digest, data.pool, data.population).permutation(len(records))
+    pool, rest = records.take(order[: data.pool]), records.take(order[data.pool :])
+    if data.population:
+        inside = set(pool.row_digests())
+        fresh = np.array([digest not in inside for digest in rest.row_digests()], dtype=np.bool_)
+        if pool.units is not None and rest.units is not None:
+            fresh &= ~np.isin(rest.units, pool.units)
+        rest = rest.take(fresh)
+    if len(pool) < data.pool or len(rest) < data.population:
+        raise PlanError(
+            f"data: a pool of {data.pool} and a population of {data.population} were asked for; {records.name} has "
+            f"{len(records)} records, {len(rest)} of them beside the pool and unlike any in it"
+        )
+    return pool, rest.take(np.arange(data.population))
+
+
+def _with_assumptions(found: Guarantee | Unaccounted, plan: Plan, records: Records) -> Guarantee | Unaccounted:
+    if isinstance(found, Unaccounted):
+        return found
+    extra = []
+    if plan.seed is not None:
+        extra.append("the run is for audit use only: its seed stands in the plan, and who knows it knows the noise")
+    if not getattr(records.kind, "public_domain", True):
+        extra.append("value ranges and categories were read from the data and are taken as public")
+    return replace(found, assumptions=(*found.assumptions, *extra))
