@@ -109,10 +109,7 @@ def judge_all(
     Returns:
         Findings in the order claims, limits, attacks that did not run.
     """
-    sighted = not plan.control.enabled or any(
-        _sees(table.get(metrics.AUC), metrics.AUC) for tables in (found, control) for table in tables.values()
-    )
-    findings = _claims(shown, subject, sighted=sighted)
+    findings = _claims(shown, subject, plan, found, control)
     for entry in evidence:
         if entry.status is AttackStatus.RAN:
             findings += [
@@ -178,14 +175,25 @@ def _in_words(measure: str, measured: str) -> str:
     return f"reaches {metrics.describe(measure)} {measured}"
 
 
-def _sees(estimate: Estimate | None, measure: str) -> bool:
+def _sees(estimate: Estimate, measure: str = metrics.AUC) -> bool:
     """Say whether an attack surely beats guessing."""
-    return estimate is not None and estimate.low is not None and estimate.low > metrics.baseline_of(measure)
+    return estimate.low is not None and estimate.low > metrics.baseline_of(measure)
 
 
-def _claims(shown: Shown, subject: Subject, *, sighted: bool) -> list[Finding]:
-    """Judge what is promised; attacks that find nothing even on a leaky model cannot call a promise consistent."""
+def _sight(found: Measures, control: Measures) -> tuple[bool, str]:
+    """Say whether any attack was seen to find a leak, and in words where: the bound is the best of all of them."""
+    for tables, where in ((control, "the control"), (found, "this very model")):
+        seen = [(table[metrics.AUC].value or 0.0, name) for name, table in tables.items() if _sees(table[metrics.AUC])]
+        if seen:
+            best, name = max(seen)
+            return True, f"{name} reaches AUC {best:.3f} on {where}"
+    return False, "no attack surely beats guessing, here or on a model known to leak"
+
+
+def _claims(shown: Shown, subject: Subject, plan: Plan, found: Measures, control: Measures) -> list[Finding]:
+    """Judge what is promised; an attack that finds nothing even on a leaky model cannot call a promise consistent."""
     findings = []
+    sighted, sight = _sight(found, control)
     for code, title, promise in (
         (CLAIM, "Claimed epsilon", subject.claimed),
         (PROOF, "Proved epsilon", subject.proved),
@@ -211,9 +219,9 @@ def _claims(shown: Shown, subject: Subject, *, sighted: bool) -> list[Finding]:
             )  # fmt: skip
             continue
         judged = judge_claim(shown.bound, promise)
-        if judged.status is Status.CONSISTENT and not sighted:
-            silence = "no attack beats guessing, here or on a model known to leak, so their silence says nothing"
-            judged = replace(judged, status=Status.INCONCLUSIVE, sentence=f"{judged.sentence} But {silence}.")
+        if judged.status is Status.CONSISTENT and not sighted and plan.control.enabled:
+            said = f"{judged.sentence} But {sight}: their silence says nothing."
+            judged = replace(judged, status=Status.INCONCLUSIVE, sentence=said)
         findings.append(
             Finding(
                 code=code,
@@ -224,6 +232,7 @@ def _claims(shown: Shown, subject: Subject, *, sighted: bool) -> list[Finding]:
                 measure="epsilon",
                 limit=promise.epsilon,
                 found=epsilon_estimate(shown),
+                control_reason=sight,
                 more=MORE,
             )
         )
@@ -252,7 +261,7 @@ def epsilon_estimate(shown: Shown) -> Estimate | None:
         level=bound.confidence,
         method=bound.method,
         n=shown.audit.guesses,
-        unit="guess",
+        unit="guessed record",
     )
 
 

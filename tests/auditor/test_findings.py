@@ -155,7 +155,7 @@ def test_blind_attacks_call_no_claim_consistent() -> None:
     noise = {"a": np.zeros(4000)}
     claim = judged(parse_plan(PLAN), noise, subject(included))[0]
     assert (claim.code, claim.status) == ("PA001", Status.INCONCLUSIVE)
-    assert "silence says nothing" in claim.sentence
+    assert "their silence says nothing" in claim.sentence
     seeing = {"a": np.random.default_rng(1).normal(size=4000) + 0.3 * included}
     assert judged(parse_plan(PLAN), seeing, subject(included))[0].status is Status.CONSISTENT
 
