@@ -1,52 +1,31 @@
 """The main job: plan, target, attacks, verdicts, record."""
 
 import datetime
-import hashlib
-import hmac
-import importlib.metadata
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from attacks.protocol import Attack
 from attacks.threat_model import Target
-from auditor import curves, metrics
 from auditor.evidence import Evidence, gather, measures
-from auditor.findings import Measures, Shown, check_limits, headline, judge_all, level_of_intervals, show_epsilon
+from auditor.findings import check_limits, judge_all, level_of_intervals, show_epsilon
 from auditor.handed_over import checkpoint_subject
 from auditor.plan import Plan
-from auditor.resolve import parameters_of, resolve_attacks
+from auditor.recording import Outcome, build_report
+from auditor.resolve import resolve_attacks
 from auditor.setting import Setting
 from auditor.subject import Subject
 from auditor.trained import trained_subject
-from defenses.ensemble import module_logits
-from defenses.guarantee import Guarantee, Unaccounted
 from defenses.randomness import stream
-from defenses.records import Table
-from defenses.training import default_width, resolve_device
 from reports.record import (
-    AttackResult,
     AttackStatus,
-    BoundRecord,
-    Epsilons,
     Estimate,
-    ExposedRecord,
-    GuaranteeRecord,
-    Provenance,
     Report,
-    Status,
     Timing,
 )
-from reports.record import Subject as SubjectRecord
-
-EXPOSED = 10
-LIBRARIES = ("privacy-auditor", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
 
 @dataclass(frozen=True)
@@ -111,20 +90,13 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         seconds["positive control"] = time.perf_counter() - clock
     shown = show_epsilon(evidence, subject, plan)
     findings = judge_all(evidence, found, control, shown, subject, plan)
-    order = list(Status)
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
-    report = Report(
-        subject=_subject(plan, subject, setting),
-        verdict=min(
-            (finding.status for finding in findings if finding.counts), key=order.index, default=Status.INCONCLUSIVE
-        ),
-        headline=headline(findings, {entry.attack.name: entry.attack.title for entry in evidence}),
-        findings=sorted(findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
-        attacks=[_result(entry, found, control, setting, subject, level) for entry in evidence],
-        epsilons=_epsilons(subject, shown),
-        blind_spots=_blind_spots(subject, evidence),
-        provenance=_provenance(plan, subject, setting),
-        timing=Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
+    report = build_report(
+        plan,
+        setting,
+        subject,
+        Outcome(evidence, found, control, shown, findings, level),
+        Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
     )
     key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
     mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
@@ -160,173 +132,3 @@ def _attack(
         )
         for attack, required in chosen
     ]
-
-
-def _result(
-    entry: Evidence, found: Measures, control: Measures, setting: Setting, subject: Subject, level: float
-) -> AttackResult:
-    attack = entry.attack
-    access = sorted(str(capability) for capability in attack.requires.access)
-    access += ["population records"] if attack.requires.population else []
-    access += ["training recipe"] if attack.requires.recipe else []
-    if entry.status is not AttackStatus.RAN:
-        return AttackResult(
-            name=attack.name, title=attack.title, paper=attack.paper, status=entry.status, required=entry.required,
-            reason=entry.reason, access=access, parameters=parameters_of(attack),
-        )  # fmt: skip
-    assert entry.claim is not None
-    return AttackResult(
-        name=attack.name,
-        title=attack.title,
-        paper=attack.paper,
-        status=entry.status,
-        required=entry.required,
-        access=access,
-        parameters=parameters_of(attack),
-        measures=dict(found[attack.name]),
-        control=dict(control.get(attack.name, {})),
-        roc=curves.roc_curve(*entry.by_unit[:2], level=level),
-        histogram=curves.histogram(*entry.by_unit[:2]),
-        exposed=_exposed(entry, setting, subject),
-        notes=list(entry.claim.notes),
-    )
-
-
-def _exposed(entry: Evidence, setting: Setting, subject: Subject) -> list[ExposedRecord]:
-    """Return the members that the attack is most sure of, under keyed hashes."""
-    members = np.flatnonzero(entry.included)
-    first = members[np.argsort(-entry.scores[members], kind="stable")][:EXPOSED]
-    records = subject.target.candidates
-    digests = records.take(first).row_digests()
-    outside = np.sort(entry.scores[~entry.included])
-    key = setting.workplace.record_key()
-    names = records.kind.classes if isinstance(records.kind, Table) else ()
-    return [
-        ExposedRecord(
-            record=hmac.new(key, digest, hashlib.sha256).hexdigest()[:16],
-            score=float(entry.scores[place]),
-            label=names[records.y[place]] if names else str(records.y[place]),
-            nonmembers_above=int(len(outside) - np.searchsorted(outside, entry.scores[place], side="left")),
-        )
-        for place, digest in zip(first, digests, strict=True)
-    ]
-
-
-def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
-    target, included = subject.target, subject.split.included
-    right = module_logits(target.model, target.candidates.x, device=setting.place).argmax(1) == target.candidates.y
-    size = sum(parameter.numel() for parameter in target.model.parameters())
-    inside, outside = int(included.sum()), int((~included).sum())
-    return SubjectRecord(
-        title=plan.title,
-        model=f"{plan.model.architecture}, {size:,} parameters",
-        model_digest=target.digest,
-        data=target.candidates.name,
-        data_digest=target.candidates.digest,
-        scheme=subject.scheme,
-        scheme_parameters=parameters_of(subject.defense),
-        members=inside,
-        nonmembers=outside,
-        population=0 if target.population is None else len(target.population),
-        inclusion=subject.split.inclusion.value,
-        accuracy_train=metrics.rate(int(right[included].sum()), inside, level=plan.confidence),
-        accuracy_holdout=metrics.rate(int(right[~included].sum()), outside, level=plan.confidence),
-    )
-
-
-def _epsilons(subject: Subject, shown: Shown) -> Epsilons:
-    bound = None
-    if shown.audit is not None:
-        audit = shown.audit
-        bound = BoundRecord(
-            lower=audit.bound.lower,
-            delta=audit.bound.delta,
-            neighboring=audit.bound.neighboring.name.lower(),
-            unit=audit.bound.unit.value,
-            confidence=audit.bound.confidence,
-            method=audit.bound.method,
-            kind=audit.bound.kind.name.lower(),
-            assumptions=list(audit.bound.assumptions),
-            ceiling=audit.bound.ceiling,
-            attack=shown.attack,
-            canaries=len(subject.split.canary),
-            guesses=audit.guesses,
-            correct=audit.correct,
-        )
-    return Epsilons(
-        claimed=_guarantee(subject.claimed),
-        proved=_guarantee(subject.proved),
-        shown=bound,
-        shown_reason=shown.reason,
-    )
-
-
-def _guarantee(found: Guarantee | Unaccounted | None) -> GuaranteeRecord | None:
-    if found is None:
-        return None
-    if isinstance(found, Unaccounted):
-        return GuaranteeRecord(reason=found.reason)
-    return GuaranteeRecord(
-        epsilon=found.epsilon,
-        delta=found.delta,
-        neighboring=found.neighboring.name.lower(),
-        unit=found.unit.value,
-        accountant=found.accountant,
-        assumptions=list(found.assumptions),
-    )
-
-
-def _blind_spots(subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
-    """Say what this audit does not show."""
-    found = [
-        "It shows leaks, never their absence: another attack, or more shadow models, may find more.",
-        "Intervals hold for this one model; another run of the same training may leak more or less.",
-        "It measures membership inference only, not reconstruction, attribute inference or extraction.",
-    ]
-    candidates = subject.target.candidates
-    copies = len(candidates) - len(set(candidates.row_digests()))
-    if copies:
-        found.append(f"{copies} candidates repeat another one exactly; such records are not independent questions.")
-    if candidates.units is not None:
-        found.append("Records of one group were in or out together, and a group counts once, by its highest score.")
-    left_out = [entry.attack.title for entry in evidence if entry.status is not AttackStatus.RAN]
-    if left_out:
-        found.append(f"Not run: {', '.join(left_out)}; what they would have found is not known.")
-    if subject.control is None and subject.control_reason:
-        found.append(f"There is no positive control: {subject.control_reason}.")
-    return found
-
-
-def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
-    subject_key = hashlib.sha256(f"{plan.subject_digest} {subject.target.candidates.digest}".encode()).hexdigest()
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
-    return Provenance(
-        plan=_without_paths(plan.model_dump(mode="json")),
-        plan_digest=plan.digest,
-        attempt=setting.workplace.attempt(subject_key, f"{plan.seed} {subject.target.digest}"),
-        seed_commitment=subject.seed_commitment,
-        device=_device_name(setting.place),
-        settings=_settings(subject, setting),
-        versions=versions,
-    )
-
-
-def _settings(subject: Subject, setting: Setting) -> dict[str, Any]:
-    """Return what decides the last bits of the numbers."""
-    shadows = subject.target.shadows
-    width = None if shadows is None else shadows.width or default_width(shadows.job, resolve_device(setting.device))
-    return {"torch_threads": torch.get_num_threads(), "stack_width": width, "compiled": False} | dict(subject.remarks)
-
-
-def _without_paths(content: Any) -> Any:
-    """Reduce the sources of a plan to file names: where a file lay is nobody's business."""
-    if isinstance(content, dict):
-        return {
-            name: Path(value).name if name in ("source", "path") and isinstance(value, str) else _without_paths(value)
-            for name, value in content.items()
-        }
-    return [_without_paths(value) for value in content] if isinstance(content, list) else content
-
-
-def _device_name(place: str) -> str:
-    return torch.cuda.get_device_name() if place.startswith("cuda") else "cpu"

@@ -147,7 +147,7 @@ def headline(findings: Sequence[Finding], titles: Mapping[str, str]) -> str:
     order = list(Status)
     counting = [finding for finding in findings if finding.counts]
     if not counting:
-        return "Nothing was judged: no attack ran."
+        return "Nothing was judged: no attack ran, or the plan sets no limit and nothing finite is claimed."
     worst = min(counting, key=lambda finding: (order.index(finding.status), finding.code != CLAIM, -_size(finding)))
     if worst.code != LEAK or worst.found is None or worst.found.value is None:
         return worst.sentence
