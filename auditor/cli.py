@@ -57,6 +57,8 @@ def audit(
         chosen = load_plan(plan)
         folder = out or Path(f"audit-{plan.stem}")
         clear(folder)
+        if allow_code:
+            sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a package lying here is found
         code = _run(chosen, folder, plan.parent, data_dir, work_dir, device, allow_code=allow_code, quiet=quiet)
     raise typer.Exit(code)
 
@@ -104,15 +106,15 @@ def gate(
 
         found = Report.from_json(_read(report))
         earlier = None if baseline is None else Report.from_json(_read(baseline))
-        result = judge(found, load_policy(_read(policy).decode()), earlier)
+        result = judge(found, load_policy(_text(policy)), earlier)
         text = to_markdown(result)
+        typer.echo(text)
         if junit is not None:
             junit.write_text(to_junit(result))
         if sarif is not None:
             sarif.write_text(to_sarif(result, found))
         if markdown is not None:
             markdown.write_text(text)
-        typer.echo(text)
     raise typer.Exit(result.exit_code)
 
 
@@ -197,6 +199,15 @@ def _run(
     return int(code)
 
 
+def _text(path: Path) -> str:
+    from reports.errors import ReportError
+
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise ReportError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+
+
 def _read(path: Path) -> bytes:
     from reports.errors import ReportError
 
@@ -223,7 +234,10 @@ def _guarded(*, debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         expected = _is_expected(error)
-        text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename}: {error.strerror}; give a path that can be read and written"
+        else:
+            text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
         typer.echo(f"auditor: {text}", err=True)
         raise typer.Exit(2 if expected else 4) from None
 
@@ -231,7 +245,7 @@ def _guarded(*, debug: bool) -> Iterator[None]:
 def _is_expected(error: Exception) -> bool:
     from reports.errors import ReportError
 
-    if isinstance(error, ReportError):
+    if isinstance(error, ReportError | OSError):
         return True
     loaded = sys.modules.get("defenses.errors")  # not loaded means that it cannot have been raised
     return loaded is not None and isinstance(error, loaded.AuditError)

@@ -16,9 +16,19 @@ FILES = ("report.json", "report.html", "summary.md", "scores.npz")
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier audit left in a folder, so that nobody takes it for the result of one that then fails."""
+    """Remove what an earlier audit left in a folder, so that nobody takes it for the result of one that then fails.
+
+    Raises:
+        OSError: If the folder cannot be written, which is better known now than after hours of training.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
+    write_private(folder / FILES[0], b"")
+    (folder / FILES[0]).unlink()
+    if made:
+        folder.rmdir()
 
 
 def write_audit(audit: Audit, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from attacks.catalogue import catalogue
 from attacks.protocol import Attack
 from auditor.plan import Control, Named, Plan, Training, nearest
-from defenses.architectures import NAMES, Architecture
+from defenses.architectures import NAMES, Architecture, find_factory
 from defenses.defense import Defense
 from defenses.errors import PlanError
 from defenses.recipe import Precision, Recipe, Schedule
@@ -31,6 +31,7 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
         raise PlanError(
             f"architecture {name!r} is unknown, {nearest(name, list(NAMES))}; or give package.module:factory"
         )
+    find_factory(name)
     return Architecture(name, plan.model.options)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from defenses.errors import PlanError
 from defenses.store import ModelStore
 
 
@@ -49,7 +50,10 @@ class Workplace:
             run: The target that was drawn or given for it.
         """
         path = self.folder / "attempts.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        try:
+            found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise PlanError(f"{path} is damaged ({error}); restore it, or delete it and lose the count") from error
         runs = found.setdefault(subject, [])
         if run not in runs:
             runs.append(run)
@@ -61,7 +65,12 @@ class Workplace:
         if not path.exists():
             path.parent.mkdir(exist_ok=True, mode=0o700)
             write_private(path, secrets.token_hex(32).encode())
-        return path.read_text()
+        found = path.read_text()
+        if len(found) != 64 or set(found) - set("0123456789abcdef"):
+            raise PlanError(
+                f"{path} is damaged: it must hold 64 hexadecimal digits; restore it, or delete it for a new one"
+            )
+        return found
 
 
 def write_private(path: Path, content: bytes) -> None:

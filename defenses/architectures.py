@@ -53,7 +53,7 @@ class Architecture:
         Raises:
             PlanError: If the name is unknown, or the factory does not take these options or this shape.
         """
-        factory = _factory(self.name)
+        factory = find_factory(self.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "initialisation") % 2**63)
             try:
@@ -63,6 +63,8 @@ class Architecture:
                     f"architecture {self.name!r} with options {dict(self.options)} cannot be built for records of "
                     f"shape {shape}: {error}"
                 ) from error
+        if ":" in self.name:
+            _check_interface(module, self.name, shape, classes)
         for part in module.modules():
             if hasattr(part, "inplace"):
                 part.inplace = False  # type: ignore[assignment]  # in-place activations have no place in a pure step
@@ -195,7 +197,8 @@ FACTORIES: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "vgg":
 NAMES = tuple(FACTORIES)
 
 
-def _factory(name: str) -> Callable[..., nn.Module]:
+def find_factory(name: str) -> Callable[..., nn.Module]:
+    """Return the factory of a network; raises PlanError if there is none of that name."""
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
@@ -209,6 +212,24 @@ def _factory(name: str) -> Callable[..., nn.Module]:
     if name not in FACTORIES:
         raise PlanError(f"architecture {name!r} is unknown; choose one of {', '.join(NAMES)} or package.module:factory")
     return FACTORIES[name]
+
+
+def _check_interface(module: object, name: str, shape: Shape, classes: int) -> None:
+    """Refuse a network from elsewhere that does not take these records, or answers with something else than logits."""
+    if not isinstance(module, nn.Module):
+        raise PlanError(f"architecture {name!r} returned {type(module).__name__}; a factory returns a torch.nn.Module")
+    try:
+        with torch.no_grad():
+            answer = module.eval()(torch.zeros(2, *shape))
+    except Exception as error:
+        raise PlanError(f"architecture {name!r} does not take records of shape {shape}: {error}") from error
+    finally:
+        module.train()
+    got = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
+    if got != (2, classes):
+        raise PlanError(
+            f"architecture {name!r} answers two records with {got}; it must be logits of shape {(2, classes)}"
+        )
 
 
 def _activation(name: str) -> nn.Module:

@@ -274,10 +274,14 @@ class _Stack:
 
     def _refuse_divergence(self) -> None:
         finite = torch.stack([value.flatten(1).isfinite().all(1) for value in self.parameters.values()]).all(0)
+        some = self.x[: min(64, len(self.job.records))]
+        with torch.no_grad():  # weights can be finite and so large that no answer is
+            logits = vmap(lambda parameters: functional_call(self.module, parameters, (some,)))(self.parameters)
+        finite &= logits.isfinite().all(-1).any(1)  # a single record may be broken by itself
         if not bool(finite.all()):
             count, recipe = int((~finite).sum()), self.job.recipe
             raise TrainingError(
-                f"{count} of {len(self.seeds)} models diverged to weights that are not finite at learning rate "
+                f"{count} of {len(self.seeds)} models diverged to weights or logits that are not finite at rate "
                 f"{recipe.learning_rate}; lower the learning rate"
             )
 

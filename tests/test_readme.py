@@ -12,6 +12,7 @@ import pytest
 from auditor.findings import check_limits
 from auditor.plan import load_plan
 from auditor.resolve import resolve_attacks, resolve_defense
+from reports.gate import load_policy
 
 ROOT = Path(__file__).parent.parent
 PLANS = sorted([*ROOT.glob("examples/**/*.toml"), *ROOT.glob("auditor/demo_plans/*.toml")])
@@ -65,3 +66,8 @@ def test_the_plans_in_the_documentation_are_sound(tmp_path: Path) -> None:
         plan = load_plan(path)
         check_limits(plan, [attack.name for attack, _ in resolve_attacks(plan)])
         resolve_defense(plan)
+
+
+def test_the_policy_in_the_documentation_is_sound() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "policies.md").read_text(), re.DOTALL)
+    assert len(load_policy(block).rules) == 3

@@ -159,6 +159,33 @@ def test_an_error_has_its_exit_code_with_its_traceback(folder: Path) -> None:
     assert found.exit_code == 2
 
 
+def test_a_folder_that_cannot_be_written_is_known_before_training(folder: Path) -> None:
+    (folder / "taken").write_text("a file")
+    for out in ("taken", "taken/x"):
+        found = auditor("audit", "plan.toml", "--out", out, "--quiet")
+        assert found.exit_code == 2, found.output
+        assert "taken" in found.stderr
+    assert not (folder / ".auditor").exists()
+
+
+def test_a_network_of_ones_own_is_checked_before_training(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["import torch", "def good(shape, classes): return torch.nn.Linear(20, classes)"]
+    lines += ["def narrow(shape, classes): return torch.nn.Linear(20, 3)", "def nothing(shape, classes): return None"]
+    (folder / "own_networks.py").write_text("\n".join(lines))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name, code, words in (
+        ("own_networks:good", 1, ""),
+        ("own_networks:narrow", 2, "(2, 4)"),
+        ("own_networks:nothing", 2, "NoneType"),
+        ("own_networks:absent", 2, "cannot be imported"),
+        ("nowhere_at_all:x", 2, "cannot be imported"),
+    ):
+        (folder / "plan.toml").write_text(PLAN.replace(MODEL, f'[model]\narchitecture = "{name}"\n'))
+        found = auditor("audit", "plan.toml", "--out", "one", "--allow-code", "--quiet")
+        assert (found.exit_code in (1, 3)) if code == 1 else (found.exit_code == 2), found.output
+        assert words in found.stderr
+
+
 def test_a_device_that_is_not_there(folder: Path) -> None:
     found = auditor("audit", "plan.toml", "--device", "cuda:77", "--quiet")
     assert found.exit_code == 2
