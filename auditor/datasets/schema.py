@@ -18,6 +18,8 @@ from defenses.records import Column, FloatArray, IntArray, Records, Table
 if TYPE_CHECKING:
     import pandas as pd
 
+MOSTLY = 0.9
+"""Share of numbers from which text in a column is taken for a mistake."""
 MISSING = "?"
 """The category that a missing cell of a categorical column is encoded as."""
 
@@ -109,6 +111,8 @@ def infer(
         if numbers is None and name in ranges:
             raise ValueError(f"ranges: column {name!r} of {source} is not numeric; list its values under categories")
         if numbers is None:
+            if name not in categories:
+                _refuse_stray_text(frame[name], name, source)
             columns.append(categorical(name, *(categories.get(name) or _categories(frame[name], name, source))))
             public = public and bool(categories.get(name))
         else:
@@ -208,6 +212,21 @@ def as_numbers(values: "pd.Series[Any]") -> npt.NDArray[np.float64] | None:
     if int(numbers.isna().sum()) != int(values.isna().sum()):
         return None
     return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
+
+
+def _refuse_stray_text(values: "pd.Series[Any]", column: str, source: str) -> None:
+    """Refuse text among numbers: one stray cell would silently turn a column of numbers into one of categories."""
+    import pandas as pd
+
+    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        return
+    stray = (pd.to_numeric(values, errors="coerce").isna() & values.notna()).to_numpy()
+    if 0 < stray.sum() <= (1 - MOSTLY) * values.notna().sum():
+        row = int(np.flatnonzero(stray)[0])
+        raise DataError(
+            f"{source}: column {column!r} holds {values.iloc[row]!r} in record {row} among numbers ({int(stray.sum())} "
+            f"such records); correct them, or name the column under categories (an empty list takes what is there)"
+        )
 
 
 def _text(values: "pd.Series[Any]") -> "pd.Series[Any]":

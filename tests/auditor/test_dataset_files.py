@@ -317,3 +317,13 @@ def test_folders_without_classes_are_explained(folder: Path, tmp_path: Path) -> 
     (folder / "emu").mkdir()
     with pytest.raises(DataError, match="emu holds no images"):
         load(folder)
+
+
+def test_text_among_numbers_is_named_and_not_taken_for_a_category(tmp_path: Path) -> None:
+    rows = [f"{20 + i % 9},{i % 2}" for i in range(50)]
+    rows[7] = "abc,1"
+    path = tmp_path / "ages.csv"
+    path.write_text("age,sick\n" + "\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="'abc' in record 7"):
+        load(path, label="sick")
+    assert load(path, label="sick", categories={"age": []}).shape[0] > 1
