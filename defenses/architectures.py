@@ -38,6 +38,9 @@ class Architecture:
         """A text that is equal exactly for equal architectures."""
         return json.dumps([self.name, dict(self.options)], sort_keys=True)
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     def build(self, shape: Shape, classes: int, *, seed: int, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Build the network with weights that depend on the seed alone.
 

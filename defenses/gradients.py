@@ -88,4 +88,5 @@ class ClippedGaussian:
         scale = self.max_grad_norm * self.noise_multiplier
         if scale == 0:
             return sums, state
-        return {name: value + scale * noise.normal(value) for name, value in sums.items()}, state
+        drawn = noise.normal(sums)
+        return {name: value.add(drawn[name], alpha=scale) for name, value in sums.items()}, state

@@ -5,10 +5,15 @@ resumed, widened or cut without changing a single draw.
 """
 
 import hashlib
+import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
+
+from defenses.graphs import Graph
 
 Name = str | int
 
@@ -42,28 +47,65 @@ def stream(seed: int, *names: Name) -> np.random.Generator:
 
 
 class Noise:
-    """Noise for one model and one step, on the device where it is added.
+    """Gaussian noise for one model and one step, on the device where it is added.
 
-    On the CPU it comes from a NumPy generator with the stream's whole 128 bits: torch's own CPU generator keeps 32 bits
-    of a seed, and who sees the iterates could try them all. On CUDA it comes from torch's Philox with 63 bits.
+    On the CPU its bits are the key stream of AES-128 in counter mode under the stream's whole 128 bits, so who sees the
+    iterates but not the seed cannot tell it from true randomness; torch's own CPU generator keeps 32 bits of a seed,
+    and all of them could be tried. The bits become normal deviates by Box and Muller's transform (1958), whose largest
+    is 6.6 in float32 and 9.4 in float64. On CUDA it comes from torch's Philox with 63 bits.
 
     Args:
         seed: The model's seed.
         *names: Name of the stream.
         device: Where the noise is wanted.
+        compiled: Whether to compile the transform.
     """
 
-    def __init__(self, seed: int, *names: Name, device: torch.device) -> None:
-        self._here = stream(seed, *names) if device.type == "cpu" else None
-        self._there = None
-        if self._here is None:
+    def __init__(self, seed: int, *names: Name, device: torch.device, compiled: bool = False) -> None:
+        self._here, self._there, self._compiled = None, None, compiled
+        if device.type == "cpu":
+            key = derive(seed, *names).to_bytes(16, "big")
+            self._here = Cipher(algorithms.AES128(key), modes.CTR(bytes(16))).encryptor()
+        else:
             self._there = torch.Generator(device=device)
             self._there.manual_seed(derive(seed, *names) % 2**63)
 
-    def normal(self, like: Tensor) -> Tensor:
-        """Return standard Gaussian noise in the shape and type of `like`; each call draws afresh."""
+    def normal(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return standard Gaussian noise in the shapes and type of `like`; each call draws afresh."""
+        sizes = [value.numel() for value in like.values()]
+        first = next(iter(like.values()))
+        drawn = self._draw(sum(sizes), first.dtype, first.device)
+        return {name: part.view_as(like[name]) for name, part in zip(like, torch.split(drawn, sizes), strict=True)}
+
+    def _draw(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         if self._here is None:
-            return torch.randn(like.shape, generator=self._there, dtype=like.dtype, device=like.device)
-        if like.dtype == torch.float64:
-            return torch.from_numpy(self._here.standard_normal(tuple(like.shape)))
-        return torch.from_numpy(self._here.standard_normal(tuple(like.shape), dtype=np.float32)).to(like.dtype)
+            return torch.randn(count, generator=self._there, dtype=dtype, device=device)
+        integer = torch.int64 if dtype == torch.float64 else torch.int32
+        pairs = -(-count // 2)
+        size = 2 * pairs * integer.itemsize
+        stream = bytearray(size + 15)  # the cipher wants room for one block more
+        self._here.update_into(bytes(size), stream)
+        bits = torch.frombuffer(stream, dtype=integer, count=2 * pairs).view(2, pairs)
+        found: Tensor = _deviates(bits, compiled=self._compiled)
+        return found.view(-1)[:count].to(dtype)
+
+
+def normal_deviates(bits: Tensor) -> Tensor:
+    """Turn random bits into independent standard normal deviates (Box and Muller 1958).
+
+    Args:
+        bits: (2, n) int32 or int64, uniform over all values.
+
+    Returns:
+        (2, n) float32 or float64.
+    """
+    size = 8 * bits.dtype.itemsize
+    dtype = torch.float64 if bits.dtype == torch.int64 else torch.float32
+    # The sign bit is dropped and a half added, so that the logarithm never sees zero.
+    uniform = ((bits[0] & (2 ** (size - 1) - 1)).to(dtype) + 0.5) * 2.0 ** (1 - size)
+    angle = bits[1].to(dtype) * (2 * math.pi * 2.0**-size)
+    radius = (-2 * uniform.log()).clamp(min=0).sqrt()
+    return torch.stack([radius * angle.cos(), radius * angle.sin()])
+
+
+_deviates = Graph(normal_deviates, name="the noise")

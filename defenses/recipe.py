@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from defenses.architectures import Architecture
+from defenses.augmentation import Augmentation
 from defenses.sampling import Lots
 from defenses.updates import SGD, UpdateRule
 
@@ -45,6 +46,7 @@ class Recipe:
         optimizer: Update rule, unless the scheme brings its own.
         schedule: Learning-rate schedule.
         precision: Arithmetic.
+        augmentation: Random views of image records; by default none.
 
     Raises:
         ValueError: If the learning rate is not above 0.
@@ -56,6 +58,7 @@ class Recipe:
     optimizer: UpdateRule = field(default_factory=SGD)
     schedule: Schedule = Schedule.CONSTANT
     precision: Precision = Precision.FLOAT32
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):

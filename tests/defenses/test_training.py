@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import defenses.training as engine
+from defenses import stack as engine
 from defenses.architectures import Architecture
+from defenses.augmentation import Augmentation
 from defenses.defense import Defense
+from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
 from defenses.gradients import ClippedGaussian
+from defenses.progress import Progress
 from defenses.recipe import Precision, Recipe, Schedule
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
@@ -215,7 +219,7 @@ def test_noise_has_the_stated_scale_and_never_repeats() -> None:
 def test_micro_batches_change_memory_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     work = job(DEFENSES[1], epochs=3)
     whole = train(work, masks(2), [1, 2], device="cpu")
-    monkeypatch.setattr(engine, "PER_EXAMPLE_BYTES", 3 * 8 * 300)  # room for very few examples at once
+    monkeypatch.setitem(engine.LARGEST_BYTES, "cpu", 3 * 8 * 300)  # room for very few examples at once
     parts = train(work, masks(2), [1, 2], device="cpu")
     assert difference(whole.parameters, parts.parameters) < 1e-12
 
@@ -251,12 +255,117 @@ def test_divergence_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factory", "remedy"), [("batch_norm_net", "GroupNorm"), ("dropout_net", "set its probability to 0")]
+    ("factory", "defense", "remedy"),
+    [("batch_norm_net", DEFENSES[1], "GroupNorm"), ("dropout_net", NoDefense(), "set its probability to 0")],
 )
-def test_layers_that_cannot_be_trained_faithfully_are_refused(factory: str, remedy: str) -> None:
-    work = job(NoDefense(), architecture=Architecture(f"{__name__}:{factory}"))
+def test_layers_that_cannot_be_trained_faithfully_are_refused(factory: str, defense: Defense, remedy: str) -> None:
+    work = job(defense, architecture=Architecture(f"{__name__}:{factory}"))
     with pytest.raises(TrainingError, match=remedy):
         train(work, masks(1), [1], device="cpu")
+
+
+def test_batch_norm_without_a_rule_trains_as_in_torch() -> None:
+    work = job(NoDefense(), epochs=6, lots=Lots(60, 60, 6), architecture=Architecture(f"{__name__}:batch_norm_net"))
+    included = masks(1)
+    found = train(work, included, [3], device="cpu").one(0)
+    module = work.recipe.architecture.build((12,), 3, seed=3, dtype=torch.float64)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.2, momentum=0.9)
+    x, y = torch.from_numpy(work.records.x[included[0]]).double(), torch.from_numpy(work.records.y[included[0]])
+    for _ in range(6):
+        optimizer.zero_grad()
+        F.cross_entropy(module(x), y).backward()
+        optimizer.step()
+    assert found.state_dict().keys() == module.state_dict().keys()
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-9, atol=1e-10, msg=name)
+
+
+def test_batch_norm_does_not_see_padding_nor_the_stack(tmp_path: Path) -> None:
+    # Models of one stack have last lots of different sizes, so some rows are padding.
+    work = job(NoDefense(), architecture=Architecture(f"{__name__}:batch_norm_net"))
+    included, seeds = masks(4), [1, 2, 3, 4]
+    together = train(work, included, seeds, width=4, device="cpu")
+    apart = train(work, included, seeds, width=1, device="cpu")
+    assert difference(together.parameters, apart.parameters) < 1e-8
+    together.save(tmp_path / "model.safetensors", 2)
+    again = Ensemble.load(tmp_path / "model.safetensors")
+    assert np.array_equal(again.logits(work.records.x)[0], together.logits(work.records.x)[2])
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_augmentation_is_seeded_by_model_and_step(defense: Defense) -> None:
+    plain = job(defense, image=True, augmentation=Augmentation())
+    moved = job(defense, image=True, augmentation=Augmentation(flip=True, shift=1))
+    included, seeds = masks(3), [1, 2, 3]
+    together = train(moved, included, seeds, width=3, device="cpu")
+    assert difference(together.parameters, train(moved, included, seeds, width=1, device="cpu").parameters) < 1e-8
+    assert difference(together.parameters, train(plain, included, seeds, width=3, device="cpu").parameters) > 1e-3
+    with pytest.raises(TrainingError, match="images"):
+        train(job(defense, augmentation=Augmentation(flip=True)), included, seeds, device="cpu")
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_out_of_memory_halves_the_stack_and_loses_nothing(
+    defense: Defense, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, included, seeds = job(defense), masks(5), [1, 2, 3, 4, 5]
+    expected = train(work, included, seeds, width=1, device="cpu")
+    run, widths = engine.Stack.run, []
+
+    def narrow(self, meter):  # type: ignore[no-untyped-def]
+        widths.append(len(self.seeds))
+        if len(self.seeds) > 2:
+            meter(len(self.seeds))  # some of it was done before memory ran out
+            raise failure
+        return run(self, meter)
+
+    seen: list[Progress] = []
+    monkeypatch.setattr(engine.Stack, "run", narrow)
+    found = train(work, included, seeds, width=5, device="cpu", on_progress=seen.append)
+    assert widths == [5, 3, 2, 1, 2]
+    assert difference(found.parameters, expected.parameters) < 1e-8
+    assert seen[-1].done == seen[-1].total
+    assert "5 of 5 models done" in seen[-1].detail
+
+
+def test_out_of_memory_with_one_model_halves_its_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = job(DEFENSES[1])
+    expected = train(work, masks(1), [1], device="cpu")
+    largest: list[int] = []
+    run = engine.Stack.run
+
+    def narrow(self, meter):  # type: ignore[no-untyped-def]
+        largest.append(self._largest_lot)
+        if self._largest_lot > 4:
+            raise MemoryError
+        return run(self, meter)
+
+    monkeypatch.setattr(engine.Stack, "run", narrow)
+    monkeypatch.setitem(engine.LARGEST_BYTES, "cpu", 40 * 8 * 16)
+    assert difference(train(work, masks(1), [1], device="cpu").parameters, expected.parameters) < 1e-12
+    assert largest[0] > 4 >= largest[-1]
+    monkeypatch.setattr(engine.Stack, "run", lambda self, meter: (_ for _ in ()).throw(MemoryError()))
+    for defense in DEFENSES:
+        with pytest.raises(TrainingError, match="not enough memory"):
+            train(job(defense), masks(1), [1], device="cpu")
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_compiled_training_is_the_same_to_rounding(defense: Defense) -> None:
+    work, included = job(defense, lots=Lots(30, 30, 2)), masks(2)
+    plain = train(work, included, [1, 2], width=2, device="cpu")
+    compiled = train(work, included, [1, 2], width=2, device="cpu", compiled=True)
+    assert difference(plain.parameters, compiled.parameters) < 1e-8
+
+
+def test_progress_counts_models_and_examples() -> None:
+    seen: list[Progress] = []
+    train(job(NoDefense(), epochs=3), masks(4), [1, 2, 3, 4], width=2, device="cpu", on_progress=seen.append)
+    assert [progress.done for progress in seen] == [2, 4, 6, 8, 10, 12]
+    assert all(progress.total == 12 for progress in seen)
+    assert "2 of 4 models done" in seen[2].detail
+    assert "examples/s" in seen[2].detail
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -1,0 +1,290 @@
+"""One stack of models in training: their weights, their lots, and one step after another."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from defenses.architectures import Shape
+from defenses.defense import Defense, Sampler
+from defenses.ensemble import Ensemble, Trace
+from defenses.errors import TrainingError
+from defenses.job import Job
+from defenses.program import Program
+from defenses.randomness import Noise, stream
+from defenses.recipe import Recipe
+from defenses.records import BoolArray, IntArray
+from defenses.sampling import poisson_lots, shuffled_lots
+from defenses.updates import Tensors, along
+
+# What per-example gradients may take at once; larger lots are split into micro-batches, which changes memory and
+# nothing else. On a CPU, blocks above 32 MiB are mapped afresh at every step, and clearing them costs more than the
+# arithmetic.
+LARGEST_BYTES = {"cpu": 32 * 2**20, "cuda": 2**31}
+TOTAL_BYTES = {"cpu": 2**30, "cuda": 2**33}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the pure functions of a job depend on: jobs of one kind share them."""
+
+    recipe: Recipe
+    defense: Defense
+    shape: Shape
+    classes: int
+    device: torch.device
+
+    def program(self) -> Program:
+        return Program(self.recipe, self.defense, self.shape, self.classes, self.device)
+
+
+@functools.lru_cache(maxsize=4)
+def _shared_program(kind: _Kind) -> Program:
+    return kind.program()
+
+
+def _program(kind: _Kind) -> Program:
+    try:
+        return _shared_program(kind)
+    except TypeError:  # a scheme from elsewhere may hold what cannot be hashed
+        return kind.program()
+
+
+class Stack:
+    """One stack of models in training: the mutable part of the loop.
+
+    Args:
+        job: What to train.
+        included: (K, n) bool.
+        seeds: K seeds.
+        device: Where.
+        compiled: Whether to compile the steps.
+        share: Share of the usual memory that per-example gradients may take.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        included: BoolArray,
+        seeds: Sequence[int],
+        device: torch.device,
+        *,
+        compiled: bool = False,
+        share: float = 1.0,
+    ) -> None:
+        self.job, self.included, self.seeds, self.device, self.compiled = job, included, seeds, device, compiled
+        recipe, records = job.recipe, job.records
+        dtype = recipe.precision.dtype
+        self.program = _program(_Kind(recipe, job.defense, records.shape, records.classes, device))
+        modules = [recipe.architecture.build(records.shape, records.classes, seed=seed, dtype=dtype) for seed in seeds]
+        self.module = modules[0].to(device).eval()
+
+        def stacked(values: Sequence[dict[str, Tensor]]) -> Tensors:
+            return {name: torch.stack([each[name].detach() for each in values]).to(device) for name in values[0]}
+
+        self.parameters = stacked([dict(module.named_parameters()) for module in modules])
+        self.buffers = stacked([dict(module.named_buffers()) for module in modules])
+        self.update_state = self.program.update.initial(self.parameters)
+        rule = self.program.rule
+        self.rule_states: list[Tensors] = [
+            {name: value.to(device) for name, value in rule.initial().items()} if rule else {} for _ in seeds
+        ]
+        self._load_records(dtype)
+        self._largest_lot = self._affordable(share) if rule else None
+        self._common: frozenset[int] = frozenset()
+
+    def _load_records(self, dtype: torch.dtype) -> None:
+        """Put what each model trains on on the device; models whose scheme leaves the records alone share one copy."""
+        records, banks = self.job.records, []
+        self.offsets = np.zeros(len(self.seeds), dtype=np.int64)
+        self.facts: list[dict[str, Any]] = []
+        for k, seed in enumerate(self.seeds):
+            own = records.take(self.included[k])
+            prepared, facts = self.job.defense.prepare(own, stream(seed, "prepare"))
+            self.facts.append(dict(facts))
+            if prepared is own:
+                continue
+            bank = (records.x.copy(), records.y.copy())
+            bank[0][self.included[k]], bank[1][self.included[k]] = prepared.x, prepared.y
+            banks.append(bank)
+            self.offsets[k] = len(banks) * len(records)
+        x = np.concatenate([records.x, *(bank[0] for bank in banks)]) if banks else records.x
+        y = np.concatenate([records.y, *(bank[1] for bank in banks)]) if banks else records.y
+        self.x = torch.from_numpy(np.ascontiguousarray(x)).to(self.device, dtype)
+        self.y = torch.from_numpy(np.ascontiguousarray(y)).to(self.device)
+
+    def run(self, meter: Callable[[int], None]) -> Ensemble:
+        """Train to the end, calling the meter with the number of models after every epoch, and return the models."""
+        recipe = self.job.recipe
+        poisson = self.job.defense.sampler is Sampler.POISSON
+        draw = poisson_lots if poisson else shuffled_lots
+        for epoch in range(recipe.lots.epochs):
+            lots = [draw(recipe.lots, self.included[k], seed=seed, epoch=epoch) for k, seed in enumerate(self.seeds)]
+            steps = [
+                [drawn[position] if position < len(drawn) else None for drawn in lots]
+                for position in range(max(len(drawn) for drawn in lots))
+            ]
+            if epoch == 0:
+                self._common = self._common_capacities(steps)
+            for position, now in enumerate(steps):
+                progress = [(epoch + position / len(drawn)) / recipe.lots.epochs for drawn in lots]
+                self.step(now, progress, (epoch, position))
+            meter(len(self.seeds))
+        self._refuse_divergence()
+        return Ensemble(
+            recipe.architecture,
+            self.job.records.shape,
+            self.job.records.classes,
+            {name: value.cpu() for name, value in (self.parameters | self.buffers).items()},
+            tuple(
+                Trace(facts, {name: value.tolist() for name, value in state.items()})
+                for facts, state in zip(self.facts, self.rule_states, strict=True)
+            ),
+        )
+
+    def step(self, lots: Sequence[IntArray | None], progress: Sequence[float], step: tuple[int, int]) -> None:
+        """Take one step; a model whose epoch is already over (None) stays exactly as it is.
+
+        Args:
+            lots: Record indices of each model's lot.
+            progress: How much of each model's run is done, in [0, 1).
+            step: (epoch, position in the epoch), which names the random streams.
+        """
+        recipe = self.job.recipe
+        factors = [recipe.learning_rate * recipe.schedule.factor(part) for part in progress]
+        rates = torch.tensor(factors, dtype=recipe.precision.dtype, device=self.device)
+        views = self._views(lots, step)
+        old = self.parameters, self.buffers, self.update_state
+        if self.program.rule is None:
+            capacity = self._rounded(max(len(lot) for lot in lots if lot is not None))
+            lot = self._padded(lots, views, 0, capacity)
+            graph, compiled = self.program.step, self._compile_for(capacity)
+            new = graph(*old, rates, self.x, self.y, *lot, compiled=compiled)
+        else:
+            released = self._released(lots, views, step)
+            moved = self.program.move(self.parameters, released, self.update_state, rates, compiled=self.compiled)
+            new = moved[0], self.buffers, moved[1]
+        if any(lot is None for lot in lots):
+            active = torch.tensor([lot is not None for lot in lots], device=self.device)
+            new = tuple(_keep(active, *pair) for pair in zip(new, old, strict=True))
+        self.parameters, self.buffers, self.update_state = new
+
+    def _released(
+        self, lots: Sequence[IntArray | None], views: Sequence[IntArray | None], step: tuple[int, int]
+    ) -> Tensors:
+        """Return weighted, summed and released per-example gradients."""
+        states = {name: torch.stack([state[name] for state in self.rule_states]) for name in self.rule_states[0]}
+        longest = max((len(lot) for lot in lots if lot is not None), default=0)
+        capacity = self._micro_batch(longest)
+        sums: Tensors = {}
+        statistics: Tensor | None = None
+        for start in range(0, max(longest, 1), capacity):
+            lot = self._padded(lots, views, start, capacity)
+            arguments = (self.parameters, self.x, self.y, *lot, states)
+            # Asking whether all norms are finite would make a GPU wait at every step, so there it is not asked.
+            careful = self.device.type != "cpu"
+            if not careful:
+                part = self.program.sums(*arguments, compiled=self._compile_for(capacity))
+                careful = not bool(part[2].all())
+            if careful:
+                part = self.program.careful_sums(*arguments)
+            sums = {name: sums[name] + value for name, value in part[0].items()} if sums else part[0]
+            statistics = part[1] if statistics is None else statistics + part[1]
+        assert statistics is not None
+        return self._release(sums, statistics, step)
+
+    def _release(self, sums: Tensors, statistics: Tensor, step: tuple[int, int]) -> Tensors:
+        """Hand each model's sums to the rule, with that model's own noise for this step."""
+        assert self.program.rule is not None
+        released = []
+        for k, seed in enumerate(self.seeds):
+            noisy, self.rule_states[k] = self.program.rule.release(
+                {name: value[k] for name, value in sums.items()},
+                statistics[k],
+                self.rule_states[k],
+                Noise(seed, "noise", *step, device=self.device, compiled=self.compiled),
+            )
+            released.append(noisy)
+        if len(released) == 1:
+            return {name: value[None] for name, value in released[0].items()}
+        return {name: torch.stack([noisy[name] for noisy in released]) for name in sums}
+
+    def _affordable(self, share: float) -> int:
+        """Return the largest micro-batch whose per-example gradients fit, for the whole stack."""
+        largest, total = self.program.numbers(self.x[:1])
+        size = self.x.element_size() * len(self.seeds)
+        place = "cuda" if self.device.type == "cuda" else "cpu"
+        fitting = min(LARGEST_BYTES[place] * share / (largest * size), TOTAL_BYTES[place] * share / (total * size))
+        return max(1, int(fitting))
+
+    def _micro_batch(self, longest: int) -> int:
+        """Return the capacity of each micro-batch: as few as fit, and all of one size, since every size is traced."""
+        assert self._largest_lot is not None
+        rounded = self._rounded(longest)
+        parts = -(-rounded // self._largest_lot)
+        return -(-rounded // parts)
+
+    def _rounded(self, longest: int) -> int:
+        """Round a capacity up, so that Poisson lots come in a few sizes; padding is at most an eighth of a lot."""
+        share = self.job.recipe.lots.batch_size // (8 if self.compiled else 16)
+        grain = 1 << max(2, share.bit_length() - 1)
+        return max(1, -(-longest // grain)) * grain
+
+    def _common_capacities(self, steps: Sequence[Sequence[IntArray | None]]) -> frozenset[int]:
+        """Return the sizes that are worth compiling for: the two most common ones, unless they are rare."""
+        longest = [max((len(lot) for lot in now if lot is not None), default=0) for now in steps]
+        size = self._micro_batch if self.program.rule else self._rounded
+        counted = Counter(size(value) for value in longest)
+        return frozenset(value for value, count in counted.most_common(2) if count >= 0.1 * len(steps))
+
+    def _compile_for(self, capacity: int) -> bool:
+        return self.compiled and (capacity in self._common or not self._common)
+
+    def _views(self, lots: Sequence[IntArray | None], step: tuple[int, int]) -> list[IntArray | None]:
+        augmentation = self.job.recipe.augmentation
+        return [
+            None if lot is None or not augmentation else augmentation.draw(len(lot), seed=seed, step=step)
+            for lot, seed in zip(lots, self.seeds, strict=True)
+        ]
+
+    def _padded(
+        self, lots: Sequence[IntArray | None], views: Sequence[IntArray | None], start: int, capacity: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (K, capacity) record indices, a mask of those that are real, and (K, capacity, 3) views."""
+        indices = np.repeat(self.offsets[:, None], capacity, axis=1)
+        mask = np.zeros(indices.shape, dtype=np.bool_)
+        seen = np.zeros((*indices.shape, 3 if self.job.recipe.augmentation else 0), dtype=np.int64)
+        for k, (lot, view) in enumerate(zip(lots, views, strict=True)):
+            if lot is None:
+                continue
+            part = lot[start : start + capacity]
+            indices[k, : len(part)] = part + self.offsets[k]
+            mask[k, : len(part)] = True
+            if view is not None:
+                seen[k, : len(part)] = view[start : start + capacity]
+        there = [torch.from_numpy(array).to(self.device) for array in (indices, mask, seen)]
+        return there[0], there[1], there[2]
+
+    def _refuse_divergence(self) -> None:
+        finite = torch.stack([value.flatten(1).isfinite().all(1) for value in self.parameters.values()]).all(0)
+        some = self.x[: min(64, len(self.job.records))]
+        weights = self.parameters | self.buffers
+        with torch.no_grad():  # weights can be finite and so large that no answer is
+            logits = vmap(lambda one: functional_call(self.module, one, (some,)))(weights)
+        finite &= logits.isfinite().all(-1).any(1)  # a single record may be broken by itself
+        if not bool(finite.all()):
+            count, recipe = int((~finite).sum()), self.job.recipe
+            raise TrainingError(
+                f"{count} of {len(self.seeds)} models diverged to weights or logits that are not finite at rate "
+                f"{recipe.learning_rate}; lower the learning rate"
+            )
+
+
+def _keep(active: Tensor, new: Tensors, old: Tensors) -> Tensors:
+    return {name: torch.where(along(active, value), value, old[name]) for name, value in new.items()}
