@@ -5,20 +5,34 @@ serve online and offline attacks alike. The seeds derive from data, recipe and s
 gets the same shadows, and nobody can draw again until the answer pleases.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from defenses.ensemble import Ensemble
+from defenses.ensemble import Ensemble, module_logits
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, FloatArray
 from defenses.store import ModelStore
-from defenses.training import Job
+from defenses.training import Job, resolve_device
 
 Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ShadowOutput:
+    """What one shadow model says.
+
+    Attributes:
+        logits: (m, C) on the candidates.
+        population: (z, C) on the population, which no shadow trained on; z = 0 without one.
+    """
+
+    logits: Float64Array
+    population: Float64Array
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class ShadowSource:
         width: Models stacked per step, None for automatic.
         stage: What progress is called.
         planned: Shadows that are trained when any are wanted; who wants fewer gets the first of them.
+        memory: Most bytes of logits to keep for the next attack; beyond that each attack asks the models again.
     """
 
     job: Job
@@ -59,7 +74,8 @@ class ShadowSource:
     width: int | None = None
     stage: str = "training shadow models"
     planned: int = 0
-    _kept: ShadowOutputs | None = field(default=None, repr=False)
+    memory: int = 2**28
+    _kept: list[ShadowOutput] | None = field(default=None, repr=False)
 
     def included(self, count: int) -> BoolArray:
         """Return who is in each of `count` shadows, (count, m); a longer list starts with the shorter one."""
@@ -81,26 +97,38 @@ class ShadowSource:
             on_progress=on_progress,
         )
 
-    def outputs(self, count: int, *, on_progress: OnProgress = silent) -> ShadowOutputs:
-        """Return what `count` shadows say about candidates and population; computed once and kept in memory."""
-        if self._kept is None or len(self._kept.logits) < count:
-            trained = max(count, self.planned)
-            ensemble = self.models(trained, on_progress=on_progress)
-            query = self._query(ensemble)
-            empty = np.empty((trained, 0, self.job.records.classes))
-            self._kept = ShadowOutputs(
-                logits=query(self.job.records.x),
-                included=self.included(trained),
-                population=empty if self.population is None else query(self.population),
-            )
+    def each(self, count: int, *, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
+        """Return what each of `count` shadows says, in the order of `included`, one shadow at a time.
+
+        Many shadows say more than memory holds: take the signal of each output before asking for the next.
+        """
         kept = self._kept
-        return ShadowOutputs(kept.logits[:count], kept.included[:count], kept.population[:count])
+        if kept is None or len(kept) < count:
+            trained = max(count, self.planned)
+            said = self._ask(self.models(trained, on_progress=on_progress))
+            records = len(self.job.records) + (0 if self.population is None else len(self.population))
+            if trained * records * self.job.records.classes * np.dtype(np.float64).itemsize > self.memory:
+                return islice(said, count)
+            kept = self._kept = list(said)
+        return iter(kept[:count])
 
-    def _query(self, ensemble: Ensemble) -> Callable[[FloatArray], Float64Array]:
-        from defenses.training import resolve_device
+    def outputs(self, count: int, *, on_progress: OnProgress = silent) -> ShadowOutputs:
+        """Return what `count` shadows say, for an attack that needs all of it at once; else see `each`."""
+        said = list(self.each(count, on_progress=on_progress))
+        return ShadowOutputs(
+            logits=np.stack([one.logits for one in said]),
+            included=self.included(count),
+            population=np.stack([one.population for one in said]),
+        )
 
+    def _ask(self, ensemble: Ensemble) -> Iterator[ShadowOutput]:
         place = str(resolve_device(self.device))
-        return lambda x: ensemble.logits(x, device=place)
+        empty = np.empty((0, self.job.records.classes))
+        for model in ensemble:
+            yield ShadowOutput(
+                logits=module_logits(model, self.job.records.x, device=place),
+                population=empty if self.population is None else module_logits(model, self.population, device=place),
+            )
 
     @property
     def _root(self) -> int:

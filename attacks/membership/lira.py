@@ -101,7 +101,8 @@ class _Moments:
         if kind is Variance.FIXED:
             return np.full(self.mean.shape, self.pooled)
         own = self.squares / np.maximum(self.counts - 1, 1)
-        return np.where((self.counts > 1) & (own > 0), own, self.pooled)
+        # Equal values leave a variance of rounding errors instead of zero, and a score of 1e15.
+        return np.where((self.counts > 1) & (own > 1e-12 * self.pooled), own, self.pooled)
 
 
 def _log_density(values: Float64Array, mean: Float64Array, variance: Float64Array) -> Float64Array:
@@ -149,16 +150,18 @@ class LiRA(Attack):
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
         """Return the log likelihood ratio (online) or z-score (offline) of every candidate."""
-        outputs = view.shadows.outputs(self.shadows, on_progress=on_progress)
         y = view.candidates.y
+        said = view.shadows.each(self.shadows, on_progress=on_progress)
+        confidence = np.stack([logit_confidence(one.logits, y) for one in said])
+        included = view.shadows.included(self.shadows)
         scores = lira_scores(
             logit_confidence(view.logits(view.candidates.x), y),
-            logit_confidence(outputs.logits, y),
-            outputs.included,
+            confidence,
+            included,
             online=self.online,
             variance=self.variance,
         )
-        return MembershipScores(scores, tuple(self._notes(outputs.included)))
+        return MembershipScores(scores, tuple(self._notes(included)))
 
     def _notes(self, included: npt.NDArray[np.bool_]) -> list[str]:
         notes = []

@@ -9,7 +9,6 @@ from scipy.stats import rankdata
 
 from attacks.membership.signals import probability
 from attacks.protocol import Attack, MembershipScores
-from attacks.shadows import ShadowOutputs
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.progress import OnProgress, silent
 
@@ -55,66 +54,79 @@ def rmia_scores(
     Source: Zarifzadeh, Liu, Shokri 2024, "Low-Cost High-Power Membership Inference Attacks", the pairwise likelihood
     ratio and its offline approximation. Means are taken by mask, so shuffling shadows changes nothing.
     """
-    ratio, ratio_population = _ratios(
-        target_probability, shadow_probability, included, population_target, population_shadow, online=online, a=a
+    ratios = _Ratios(
+        target_probability, shadow_probability, included, population_target, population_shadow, online=online
     )
+    return _share_beaten(*ratios.at(a), gamma=gamma)
+
+
+class _Ratios:
+    """Ratios p(x | target) / p(x), with all that does not depend on `a` computed once."""
+
+    def __init__(
+        self,
+        target: npt.NDArray[Any],
+        shadows: npt.NDArray[Any],
+        included: npt.NDArray[np.bool_],
+        population_target: npt.NDArray[Any],
+        population_shadow: npt.NDArray[Any],
+        *,
+        online: bool,
+    ) -> None:
+        k, n = shadows.shape
+        if target.shape != (n,) or included.shape != (k, n):
+            raise ValueError(
+                f"target is {target.shape}, shadows {shadows.shape}, included {included.shape}; want n, kn, kn"
+            )
+        if population_shadow.shape != (k, len(population_target)) or not len(population_target):
+            raise ValueError(
+                f"population is {population_target.shape} for the target and {population_shadow.shape} for {k} "
+                "shadows; give the same records, at least one, to all models"
+            )
+        for name, values in (
+            ("target", target),
+            ("shadow", shadows),
+            ("population", population_target),
+            ("shadow's population", population_shadow),
+        ):
+            if not ((values >= 0) & (values <= 1)).all():
+                raise ValueError(
+                    f"a {name} probability is outside [0, 1] or not a number; take it from signals.probability"
+                )
+        self._online = online
+        self._target = np.asarray(target, dtype=np.float64)
+        self._population_target = np.asarray(population_target, dtype=np.float64)
+        self._population_average = np.asarray(population_shadow, dtype=np.float64).mean(axis=0)
+        outs, mean_out = _masked_mean(shadows, ~included)
+        if online:
+            ins, mean_in = _masked_mean(shadows, included)
+            both = (mean_in + mean_out) / 2
+            self._average = np.where(outs == 0, mean_in, np.where(ins == 0, mean_out, both))
+        else:
+            self._average = np.where(outs == 0, mean_out[outs > 0].mean() if (outs > 0).any() else 1.0, mean_out)
+
+    def at(self, a: float) -> tuple[Float64Array, Float64Array]:
+        """Return the ratios of candidates (n,) and population (z,)."""
+        if not 0 <= a <= 1:
+            raise ValueError(f"a is {a}; it must be in [0, 1]")
+        average, population = self._average, self._population_average
+        if not self._online:
+            average, population = (((1 + a) * mean + 1 - a) / 2 for mean in (average, population))
+        return self._target / np.maximum(average, _TINY), self._population_target / np.maximum(population, _TINY)
+
+
+def _masked_mean(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], Float64Array]:
+    """Return how many rows the mask selects in each column, and their mean in float64; 0 where it selects none."""
+    counts = mask.sum(axis=0)
+    return counts, np.where(mask, values, 0.0).sum(axis=0, dtype=np.float64) / np.maximum(counts, 1)
+
+
+def _share_beaten(ratio: Float64Array, population: Float64Array, *, gamma: float) -> Float64Array:
+    """Return for each ratio the share of the population's ratios that it exceeds by more than a factor gamma."""
     if not gamma > 0:
         raise ValueError(f"gamma is {gamma}; it must be above 0")
-    ranked = np.sort(ratio_population)
-    return np.asarray(np.searchsorted(ranked, ratio / gamma, side="left") / len(ranked), dtype=np.float64)
-
-
-def _ratios(
-    target_probability: npt.NDArray[Any],
-    shadow_probability: npt.NDArray[Any],
-    included: npt.NDArray[np.bool_],
-    population_target: npt.NDArray[Any],
-    population_shadow: npt.NDArray[Any],
-    *,
-    online: bool,
-    a: float,
-) -> tuple[Float64Array, Float64Array]:
-    """Return p(x | target) / p(x) for candidates (n,) and population (z,)."""
-    _check(target_probability, shadow_probability, included, population_target, population_shadow)
-    if not 0 <= a <= 1:
-        raise ValueError(f"a is {a}; it must be in [0, 1]")
-    shadows = np.asarray(shadow_probability, dtype=np.float64)
-    outs, ins = (~included).sum(axis=0), included.sum(axis=0)
-    mean_out = np.where(~included, shadows, 0.0).sum(axis=0) / np.maximum(outs, 1)
-    mean_in = np.where(included, shadows, 0.0).sum(axis=0) / np.maximum(ins, 1)
-    population = np.asarray(population_shadow, dtype=np.float64).mean(axis=0)
-    if online:
-        average = np.where(outs == 0, mean_in, np.where(ins == 0, mean_out, (mean_in + mean_out) / 2))
-    else:
-        out = np.where(outs == 0, mean_out[outs > 0].mean() if (outs > 0).any() else 1.0, mean_out)
-        average = ((1 + a) * out + 1 - a) / 2
-        population = ((1 + a) * population + 1 - a) / 2
-    ratio = np.asarray(target_probability, dtype=np.float64) / np.maximum(average, _TINY)
-    return ratio, np.asarray(population_target, dtype=np.float64) / np.maximum(population, _TINY)
-
-
-def _check(
-    target: npt.NDArray[Any],
-    shadows: npt.NDArray[Any],
-    included: npt.NDArray[np.bool_],
-    population_target: npt.NDArray[Any],
-    population_shadow: npt.NDArray[Any],
-) -> None:
-    k, n = shadows.shape
-    if target.shape != (n,) or included.shape != (k, n):
-        raise ValueError(
-            f"target is {target.shape}, shadows {shadows.shape}, included {included.shape}; want n, kn, kn"
-        )
-    if population_shadow.shape != (k, len(population_target)) or not len(population_target):
-        raise ValueError(
-            f"population is {population_target.shape} for the target and {population_shadow.shape} for {k} shadows; "
-            "give the same records, at least one, to all models"
-        )
-    for name, values in (("target", target), ("shadow", shadows), ("population", population_target)):
-        if not ((values >= 0) & (values <= 1)).all():
-            raise ValueError(
-                f"a {name} probability is outside [0, 1] or not a number; take it from signals.probability"
-            )
+    # A sorted population answers each candidate in log z steps, with no (n, z) comparison.
+    return np.asarray(np.searchsorted(np.sort(population), ratio / gamma, side="left") / len(population))
 
 
 @dataclass(frozen=True)
@@ -149,48 +161,61 @@ class RMIA(Attack):
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
         """Return the RMIA score of every candidate, ties broken by the record's own ratio."""
-        outputs = view.shadows.outputs(self.shadows, on_progress=on_progress)
         y, population = view.candidates.y, view.population
+        said = view.shadows.each(self.shadows, on_progress=on_progress)
+        signals = ((probability(one.logits, y), probability(one.population, population.y)) for one in said)
+        on_candidates, on_population = map(np.stack, zip(*signals, strict=True))
+        included = view.shadows.included(self.shadows)
         notes = []
         if self.a is None and not self.online:
-            a = tuned_a(outputs, y, population.y, gamma=self.gamma)
+            a = tuned_a(on_candidates, included, on_population, gamma=self.gamma)
             notes.append(f"a = {a:.1f}, tuned on the shadow models.")
         else:
             a = self.a if self.a is not None else 1.0
-        inputs = (
-            probability(view.logits(view.candidates.x), y),
-            probability(outputs.logits, y),
-            outputs.included,
-            probability(view.logits(population.x), population.y),
-            probability(outputs.population, population.y),
-        )
-        scores = rmia_scores(*inputs, online=self.online, gamma=self.gamma, a=a)
-        counts = outputs.included.sum(axis=0)
+        target = probability(view.logits(view.candidates.x), y)
+        population_target = probability(view.logits(population.x), population.y)
+        ratio, ratio_population = _Ratios(
+            target, on_candidates, included, population_target, on_population, online=self.online
+        ).at(a)
+        scores = _share_beaten(ratio, ratio_population, gamma=self.gamma)
+        counts = included.sum(axis=0)
         lonely = int((counts == self.shadows).sum() + ((counts == 0).sum() if self.online else 0))
         if lonely:
             notes.append(f"{lonely} records were in all or none of the shadows; the mean there is stands in for both.")
         # The share moves in steps of 1/z and is monotone in the ratio itself, which orders records within one step.
-        ratio, _ = _ratios(*inputs, online=self.online, a=a)
         fraction = (rankdata(ratio) - 1) / len(ratio)
         return MembershipScores(scores + fraction / len(population), tuple(notes))
 
 
 def tuned_a(
-    outputs: ShadowOutputs, y: npt.NDArray[Any], population_y: npt.NDArray[Any], *, gamma: float, players: int = 4
+    candidates: npt.NDArray[Any],
+    included: npt.NDArray[np.bool_],
+    population: npt.NDArray[Any],
+    *,
+    gamma: float,
+    players: int = 4,
 ) -> float:
-    """Choose `a` on shadows alone: the value with the best mean AUC when a few shadows play the target in turn."""
+    """Choose `a` on shadows alone: the value with the best mean AUC when a few shadows play the target in turn.
+
+    Args:
+        candidates: (k, n) probability of the true class of each candidate under each shadow.
+        included: (k, n) which shadow trained on which candidate.
+        population: (k, z) as candidates, for the population.
+        gamma: Factor by which a ratio must win, above 0.
+        players: Most shadows that play the target.
+
+    Returns:
+        One of 0, 0.1 ... 1.
+    """
     from sklearn.metrics import roc_auc_score
 
-    candidate, population = probability(outputs.logits, y), probability(outputs.population, population_y)
     grid = np.linspace(0, 1, 11)
     found = np.zeros(len(grid))
-    for player in range(min(players, len(candidate))):
-        rest = np.arange(len(candidate)) != player
-        truth = outputs.included[player]
+    for player in range(min(players, len(candidates))):
+        rest = np.arange(len(candidates)) != player
+        ratios = _Ratios(
+            candidates[player], candidates[rest], included[rest], population[player], population[rest], online=False
+        )
         for place, a in enumerate(grid):
-            scores = rmia_scores(
-                candidate[player], candidate[rest], outputs.included[rest], population[player], population[rest],
-                online=False, gamma=gamma, a=float(a),
-            )  # fmt: skip
-            found[place] += roc_auc_score(truth, scores)
+            found[place] += roc_auc_score(included[player], _share_beaten(*ratios.at(float(a)), gamma=gamma))
     return float(grid[int(found.argmax())])

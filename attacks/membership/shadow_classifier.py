@@ -61,19 +61,23 @@ class ShadowClassifier(Attack):
         """Return the classifier's log-odds of membership for every candidate."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        outputs = view.shadows.outputs(self.shadows, on_progress=on_progress)
-        y = view.candidates.y
-        total = outputs.included.size
+        said = view.shadows.each(self.shadows, on_progress=on_progress)
+        included, y = view.shadows.included(self.shadows), view.candidates.y
+        total = included.size
         chosen = rng.choice(total, size=min(self.rows, total), replace=False)
-        shadow, record = np.unravel_index(chosen, outputs.included.shape)
-        features = output_features(outputs.logits[shadow, record], y[record])
-        few_classes = outputs.logits.shape[2] <= 200  # the learner bins a categorical feature into at most 255 values
+        shadow, record = np.unravel_index(chosen, included.shape)
+        target = output_features(view.logits(view.candidates.x), y)
+        features = np.empty((len(chosen), target.shape[1]))
+        for k, one in enumerate(said):
+            mine = shadow == k
+            features[mine] = output_features(one.logits[record[mine]], y[record[mine]])
+        few_classes = view.candidates.classes <= 200  # the learner bins a categorical feature into at most 255 values
         model = HistGradientBoostingClassifier(
             max_iter=200,
             early_stopping=True,
             categorical_features=[features.shape[1] - 1] if few_classes else None,
             random_state=int(rng.integers(2**31)),
         )
-        model.fit(features, outputs.included[shadow, record])
-        scores = model.decision_function(output_features(view.logits(view.candidates.x), y))
+        model.fit(features, included[shadow, record])
+        scores = model.decision_function(target)
         return MembershipScores(np.asarray(scores, dtype=np.float64))

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -19,9 +18,9 @@ def log_probability(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> Float64Arr
     Returns:
         (...) float64, at most 0; higher where the model fits the record better.
     """
-    wide = np.asarray(logits, dtype=np.float64)
+    wide = np.array(logits, dtype=np.float64)
     true = _true(wide, y)
-    return np.asarray(true - logsumexp(wide, axis=-1), dtype=np.float64)
+    return np.asarray(true - _spent_logsumexp(wide), dtype=np.float64)
 
 
 def logit_confidence(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> Float64Array:
@@ -40,13 +39,12 @@ def logit_confidence(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> Float64Ar
     Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles", section IV-C (the scaled
     confidence), evaluated without forming p.
     """
-    wide = np.asarray(logits, dtype=np.float64)
+    wide = np.array(logits, dtype=np.float64)
     if wide.shape[-1] < 2:
         raise ValueError(f"{wide.shape[-1]} class in the logits; the logit of a confidence needs at least 2")
     true = _true(wide, y)
-    others = wide.copy()
-    np.put_along_axis(others, _labels(wide, y), -np.inf, axis=-1)
-    return np.asarray(true - logsumexp(others, axis=-1), dtype=np.float64)
+    np.put_along_axis(wide, _labels(wide, y), -np.inf, axis=-1)
+    return np.asarray(true - _spent_logsumexp(wide), dtype=np.float64)
 
 
 def probability(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> Float64Array:
@@ -65,3 +63,15 @@ def _labels(logits: Float64Array, y: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def _true(logits: Float64Array, y: npt.NDArray[Any]) -> Float64Array:
     return np.take_along_axis(logits, _labels(logits, y), axis=-1)[..., 0]
+
+
+def _spent_logsumexp(values: Float64Array) -> Float64Array:
+    """Return the log of the sum of exponentials over the last axis; overwrites `values`.
+
+    scipy's answer, in a fraction of the time and memory that scipy takes to be ready for complex and weighted sums.
+    """
+    top = values.max(axis=-1, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0.0)  # an infinite shift would turn infinities into NaN
+    values -= top
+    np.exp(values, out=values)
+    return np.asarray(np.log(values.sum(axis=-1)) + top[..., 0])

@@ -19,25 +19,26 @@ def example(k: int = 10, n: int = 40, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def naive(target, shadows, included, *, online, per_record):  # type: ignore[no-untyped-def]
-    n = len(target)
-    residuals_in, residuals_out, freedom_in, freedom_out = [], [], 0, 0
-    for j in range(n):
-        inside, outside = shadows[included[:, j], j], shadows[~included[:, j], j]
-        residuals_in += list(inside - inside.mean())
-        residuals_out += list(outside - outside.mean())
-        freedom_in, freedom_out = freedom_in + len(inside) - 1, freedom_out + len(outside) - 1
-    spread_in, spread_out = (
-        np.sqrt(np.square(r).sum() / f) for r, f in ((residuals_in, freedom_in), (residuals_out, freedom_out))
-    )
+    """Record by record, with the estimates that stand in where a record has no shadow, or one, on a side."""
+    sides = [[column[mask] for column, mask in zip(shadows.T, side.T, strict=True)] for side in (~included, included)]
+    means = [[side.mean() if len(side) else None for side in records] for records in sides]
+    spreads = []
+    for records in sides:
+        freedom = sum(len(side) - 1 for side in records if len(side))
+        pooled = np.sqrt(sum(np.square(side - side.mean()).sum() for side in records if len(side)) / freedom)
+        own = [side.std(ddof=1) if len(side) > 1 else 0 for side in records]
+        spreads.append([spread if per_record and spread > 0 else pooled for spread in own])
+    pairs = list(zip(*means, strict=True))
+    gap = np.mean([inside - outside for outside, inside in pairs if inside is not None and outside is not None])
+    everywhere = np.mean([outside for outside, _ in pairs if outside is not None])
     scores = []
-    for j in range(n):
-        inside, outside = shadows[included[:, j], j], shadows[~included[:, j], j]
-        sd_in = inside.std(ddof=1) if per_record else spread_in
-        sd_out = outside.std(ddof=1) if per_record else spread_out
+    for value, (outside, inside), out, in_ in zip(target, pairs, *spreads, strict=True):
         if online:
-            scores.append(norm.logpdf(target[j], inside.mean(), sd_in) - norm.logpdf(target[j], outside.mean(), sd_out))
+            mean_in = outside + gap if inside is None else inside
+            mean_out = inside - gap if outside is None else outside
+            scores.append(norm.logpdf(value, mean_in, in_) - norm.logpdf(value, mean_out, out))
         else:
-            scores.append((target[j] - outside.mean()) / sd_out)
+            scores.append((value - (everywhere if outside is None else outside)) / out)
     return np.array(scores)
 
 
@@ -50,6 +51,20 @@ def test_equals_the_naive_formula(online: bool, variance: str) -> None:
     assert counts.max() <= 14
     found = lira_scores(target, shadows, included, online=online, variance=variance)
     assert np.allclose(found, naive(target, shadows, included, online=online, per_record=variance == "per_record"))
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("variance", ["fixed", "per_record"])
+def test_equals_the_naive_formula_where_shadows_tie_or_are_missing(online: bool, variance: str) -> None:
+    target, shadows, included, _ = example(k=16, n=200)
+    target, shadows = np.round(target * 4) / 4, np.round(shadows * 4) / 4
+    included[:, 0], included[:, 1] = True, False
+    included[:, 2], included[:, 3] = np.arange(16) == 5, np.arange(16) != 5
+    shadows[:, 4] = 1.25  # no spread at all: the pooled one stands in
+    target[5] = target[4] = 1.25
+    found = lira_scores(target, shadows, included, online=online, variance=variance)
+    expected = naive(target, shadows, included, online=online, per_record=variance == "per_record")
+    assert np.allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("online", [True, False])
@@ -114,3 +129,10 @@ def test_what_cannot_be_scored_is_refused() -> None:
         lira_scores(target, shadows, np.ones_like(included), online=False)
     with pytest.raises(ValueError, match="online=False"):
         lira_scores(target, shadows, np.zeros_like(included), online=True)
+
+
+def test_shadows_that_agree_to_rounding_borrow_the_pooled_spread() -> None:
+    target, shadows, included, _ = example(k=16)
+    shadows[:, 0] = 0.1  # its mean is 0.1 plus rounding, so the residuals are not exactly zero
+    found = lira_scores(target, shadows, included, online=False, variance="per_record")
+    assert abs(found[0]) < 100
