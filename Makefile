@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu check format clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu check format clean
 
 demo: $(INSTALLED)
 	$(BIN)/auditor demo
@@ -19,6 +19,13 @@ test-slow: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
+
+# Half an hour on two cores that do nothing else: ratios are within one run, but only an idle machine keeps them steady.
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python -m benchmarks step shadows scaling --device cuda $(BENCH)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from defenses.ensemble import Ensemble, module_logits
+from defenses.layout import Layout
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, FloatArray
@@ -96,6 +97,11 @@ class ShadowSource:
             stage=self.stage,
             on_progress=on_progress,
         )
+
+    @property
+    def layout(self) -> Layout:
+        """How the planned shadows are trained: models at a time, processes, threads, compiled or not."""
+        return self.store.layout(self.job, max(1, self.planned), resolve_device(self.device), width=self.width)
 
     def each(self, count: int, *, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
         """Return what each of `count` shadows says, in the order of `included`, one shadow at a time.

@@ -78,6 +78,8 @@ class Training(Part):
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["float32", "float64"] = "float32"
+    flip: bool = False
+    shift: int = Field(default=0, ge=0)
 
 
 class Control(Part):

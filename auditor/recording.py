@@ -22,7 +22,6 @@ from auditor.subject import Subject
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.records import Table
-from defenses.training import default_width, resolve_device
 from reports.record import (
     AttackResult,
     AttackStatus,
@@ -241,8 +240,15 @@ def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
 def _settings(subject: Subject, setting: Setting) -> dict[str, Any]:
     """Return what decides the last bits of the numbers."""
     shadows = subject.target.shadows
-    width = None if shadows is None else shadows.width or default_width(shadows.job, resolve_device(setting.device))
-    return {"torch_threads": torch.get_num_threads(), "stack_width": width, "compiled": False} | dict(subject.remarks)
+    if shadows is None:
+        return {"torch_threads": torch.get_num_threads()} | dict(subject.remarks)
+    layout = shadows.layout
+    return {
+        "torch_threads": layout.threads,
+        "stack_width": layout.width,
+        "processes": layout.workers,
+        "compiled": layout.compiled,
+    } | dict(subject.remarks)
 
 
 def _without_paths(content: Any) -> Any:

@@ -10,6 +10,7 @@ from attacks.catalogue import catalogue
 from attacks.protocol import Attack
 from auditor.plan import Control, Named, Plan, Training, nearest
 from defenses.architectures import NAMES, Architecture, find_factory
+from defenses.augmentation import Augmentation
 from defenses.defense import Defense
 from defenses.errors import PlanError
 from defenses.recipe import Precision, Recipe, Schedule
@@ -92,6 +93,7 @@ def resolve_recipe(
             optimizer=optimizer,
             schedule=Schedule(given["schedule"]),
             precision=Precision(given["precision"]),
+            augmentation=Augmentation(flip=given["flip"], shift=given["shift"]),
         )
     except ValueError as error:
         raise PlanError(f"training: {error}") from error

@@ -288,3 +288,8 @@ class Stack:
 
 def _keep(active: Tensor, new: Tensors, old: Tensors) -> Tensors:
     return {name: torch.where(along(active, value), value, old[name]) for name, value in new.items()}
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on whatever device."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

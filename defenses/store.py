@@ -4,11 +4,13 @@ The key of a model covers the records, who was in, the architecture, every param
 stack it was trained in and the code itself.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import inspect
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,25 +18,36 @@ from pathlib import Path
 import torch
 
 from defenses.ensemble import Ensemble, concatenate
-from defenses.errors import CheckpointError
+from defenses.errors import TrainingError
+from defenses.executors import Executor
+from defenses.layout import Layout, choose_layout, layout_key
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray
-from defenses.training import Job, default_width, resolve_device, train
+from defenses.storage import Storage, open_storage
+from defenses.training import Job, resolve_device, train
 
 
 @dataclass
 class ModelStore:
-    """A folder of trained models, named by their content keys.
+    """A place for trained models, named by their content keys.
 
     Attributes:
-        folder: Where models are kept; made when first needed, readable by its owner only.
+        folder: Where models are kept: a path (made when first needed, readable by its owner only), or a URL that fsspec
+            reaches. Workers write there themselves: those of other processes need a path or an object store, those of
+            other machines a path that all of them see, or an object store.
         trained: Models trained through this store so far.
         loaded: Models found in the folder so far.
+        executor: Where stacks are trained; None chooses by measuring (`defenses.layout`).
+
+    Example:
+        >>> store = ModelStore("s3://bucket/models", executor=RayTasks("auto"))     # doctest: +SKIP
+        >>> store.train(job, included, seeds, width=4)                              # doctest: +SKIP
     """
 
-    folder: Path
+    folder: Path | str
     trained: int = 0
     loaded: int = 0
+    executor: Executor | None = None
 
     def train(
         self,
@@ -52,55 +65,137 @@ class ModelStore:
         A stack is the unit of work: it is trained whole, and its models are written as soon as it is done.
         Arguments and errors as in `defenses.training.train`; `stage` is what progress is called.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        storage = open_storage(self.folder)
         place = resolve_device(device)
-        wide = width or default_width(job, place)
-        parts: list[Ensemble] = []
+        layout = self.layout(job, len(seeds), place, width=width)
+        wide, executor = layout.width, self.executor or layout.executor
+        blocks = []
         for start in range(0, len(seeds), wide):
-            block = slice(start, min(start + wide, len(seeds)))
-            keys = self._keys(job, included[block], seeds[block], place.type)
-            part = self._load(keys)
-            if part is None:
+            rows, drawn = included[start : start + wide], seeds[start : start + wide]
+            blocks.append(_Block(_keys(job, rows, drawn, place.type), rows, drawn))
+        parts: dict[tuple[str, ...], Ensemble] = {}
+        examples = job.recipe.lots.epochs * float(included.sum()) / max(len(seeds), 1)
+        began, found = time.monotonic(), self.trained
 
-                def report(progress: Progress, first: int = start, count: int = len(keys)) -> None:
-                    done = first + progress.done / progress.total * count
-                    on_progress(Progress(stage, done, len(seeds), f"{first} of {len(seeds)} models done"))
+        def report(within: float = 0.0) -> None:
+            done = sum(len(block.keys) for block in blocks if block.keys in parts)
+            rate = (self.trained - found + within) * examples / max(time.monotonic() - began, 1e-9)
+            speed = f", {rate:,.0f} examples/s" if rate else ""
+            on_progress(Progress(stage, done + within, len(seeds), f"{done} of {len(seeds)} models done{speed}"))
 
-                part = train(job, included[block], seeds[block], device=device, width=wide, on_progress=report)
-                for k, key in enumerate(keys):
-                    part.save(self._path(key), k)
+        for block in blocks:
+            if (part := _load(storage, block.keys)) is not None:
+                parts[block.keys] = part
+                report()
+        missing = list({block.keys: block for block in blocks if block.keys not in parts}.values())
+        self.loaded += len(seeds) - sum(len(block.keys) for block in missing)
+
+        def report_block(index: int, progress: Progress) -> None:
+            report(progress.done / progress.total * len(missing[index].keys))
+
+        function = functools.partial(_train_block, job, storage, str(place), layout)
+        with contextlib.closing(executor.run(function, missing, on_progress=report_block)) as results:
+            for _, keys in results:
+                part = _load(storage, keys)
+                if part is None:
+                    raise TrainingError(
+                        f"models were trained but are not in {self.folder}: what the workers write is not seen from "
+                        "here; name a folder that all machines share, or an object store"
+                    )
+                parts[keys] = part
                 self.trained += len(keys)
-            else:
-                self.loaded += len(keys)
-            parts.append(part)
-            on_progress(Progress(stage, block.stop, len(seeds), f"{block.stop} of {len(seeds)} models done"))
-        return concatenate(parts)
+                report()
+        return concatenate([parts[block.keys] for block in blocks])
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
+    def layout(self, job: Job, models: int, device: torch.device, *, width: int | None = None) -> Layout:
+        """Return how the training of so many models is laid out.
 
-    def _load(self, keys: Sequence[str]) -> Ensemble | None:
-        if not all(self._path(key).exists() for key in keys):
+        What was measured once is kept beside the models, so that a run that is taken up again goes on as it began. A
+        given width is taken as it is, in this process and uncompiled.
+        """
+        if width is not None:
+            return Layout(width, 1, torch.get_num_threads(), compiled=False)
+        storage, name = open_storage(self.folder), f"layout-{layout_key(job, models, device)}.json"
+        kept = storage.read(name)
+        if kept is not None:
+            return Layout.from_json(kept)
+        chosen = choose_layout(job, models, device)
+        storage.write(chosen.to_json(), name)
+        return chosen
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A stack to train.
+
+    Attributes:
+        keys: Content keys of its models.
+        included: (K, n) bool: who is in which.
+        seeds: K seeds.
+    """
+
+    keys: tuple[str, ...]
+    included: BoolArray
+    seeds: Sequence[int]
+
+
+def _train_block(
+    job: Job, storage: Storage, device: str, layout: Layout, block: _Block, on_progress: OnProgress
+) -> tuple[str, ...]:
+    """Train a stack, wherever this runs, and leave its models in the storage; only their keys are returned."""
+    try:
+        keys = _keys(job, block.included, block.seeds, torch.device(device).type)
+    except ImportError as error:
+        raise TrainingError(f"a worker cannot import what it shall train ({error}); install it there too") from error
+    if keys != block.keys:
+        raise TrainingError(
+            "a worker's code or torch differs from the caller's, so it would train other models than were asked for; "
+            "install the same versions everywhere, keep networks and schemes in modules (not in the script that runs), "
+            "and do not edit code during a run"
+        )
+    part = train(
+        job,
+        block.included,
+        block.seeds,
+        device=device,
+        width=layout.width,
+        compiled=layout.compiled,
+        on_progress=on_progress,
+    )
+    for k, key in enumerate(keys):
+        storage.save(part, k, _name(key))
+    return keys
+
+
+def _name(key: str) -> str:
+    return f"{key}.safetensors"
+
+
+def _load(storage: Storage, keys: Sequence[str]) -> Ensemble | None:
+    """Return the models of a stack, or None unless all of them are there and whole."""
+    found = []
+    for key in keys:
+        model = storage.load(_name(key))
+        if model is None:
             return None
-        try:
-            return concatenate([Ensemble.load(self._path(key)) for key in keys])
-        except CheckpointError:
-            return None  # a damaged file is as good as none: the stack is trained again and the file replaced
+        found.append(model)
+    return concatenate(found)
 
-    def _keys(self, job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> list[str]:
-        shared = {
-            "recipe": _plain(job.recipe) | {"architecture": job.recipe.architecture.key},
-            "defense": [type(job.defense).__module__, type(job.defense).__qualname__, _plain(job.defense)],
-            "records": job.records.digest,
-            "device": device,
-            "torch": torch.__version__,
-            "code": code_digest(job.recipe.architecture.name, type(job.defense).__module__),
-        }
-        members = [
-            [hashlib.sha256(row.tobytes()).hexdigest(), str(seed)] for row, seed in zip(included, seeds, strict=True)
-        ]
-        stack = hashlib.sha256(json.dumps([shared, members], sort_keys=True).encode()).hexdigest()
-        return [hashlib.sha256(f"{stack} {k}".encode()).hexdigest()[:40] for k in range(len(seeds))]
+
+def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> tuple[str, ...]:
+    shared = {
+        "recipe": _plain(job.recipe) | {"architecture": job.recipe.architecture.key},
+        "defense": [type(job.defense).__module__, type(job.defense).__qualname__, _plain(job.defense)],
+        "records": job.records.digest,
+        "device": device,
+        "torch": torch.__version__,
+        "code": code_digest(job.recipe.architecture.name, type(job.defense).__module__),
+    }
+    members = [
+        [hashlib.sha256(row.tobytes()).hexdigest(), str(seed)] for row, seed in zip(included, seeds, strict=True)
+    ]
+    stack = hashlib.sha256(json.dumps([shared, members], sort_keys=True).encode()).hexdigest()
+    return tuple(hashlib.sha256(f"{stack} {k}".encode()).hexdigest()[:40] for k in range(len(seeds)))
 
 
 def _plain(value: object) -> dict[str, object]:

@@ -15,10 +15,11 @@ import torch
 from defenses.ensemble import Ensemble, concatenate
 from defenses.errors import TrainingError
 from defenses.job import Job as Job
+from defenses.layout import usual_layout
 from defenses.memory import freed_memory_is_kept
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray
-from defenses.stack import Stack
+from defenses.stack import Stack, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def train(
         included: (K, n) bool: who is in which model.
         seeds: K seeds; a model is a pure function of (job, its row of `included`, its seed).
         device: "cpu", "cuda" or "auto".
-        width: Models stacked per step; None chooses by architecture and device (`defenses.layout` measures). Where
+        width: Models stacked per step; None takes what is usual for the network and device (the store measures). Where
             memory does not allow it, stacks are halved.
         compiled: Whether to compile the steps; pays for runs of minutes. Without a compiler they run as traced.
         on_progress: Called after every epoch of a stack.
@@ -64,7 +65,7 @@ def train(
     if not included.any(axis=1).all():
         raise ValueError("a model has no records at all; use a larger pool or a larger inclusion probability")
     place = resolve_device(device)
-    wide = width or default_width(job, place)
+    wide = width or usual_layout(job, len(seeds), place).width
     meter = _Meter(job, included, on_progress)
     parts = []
     with freed_memory_is_kept():
@@ -105,7 +106,7 @@ def _train_block(
     try:
         return [Stack(job, included, seeds, device, compiled=compiled, share=share).run(meter)]
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(seeds) == 1 and (job.defense.gradient(job.recipe.lots) is None or share < 2**-12):
             raise TrainingError(
@@ -122,22 +123,8 @@ def _train_block(
     return again(included[:half], seeds[:half]) + again(included[half:], seeds[half:])
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
-
-
 def resolve_device(device: str) -> torch.device:
     """Return the torch device; "auto" is CUDA where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
-
-
-def default_width(job: Job, device: torch.device) -> int:
-    """Choose how many models to stack: what a stack saves is per-operation overhead, which only small models feel.
-
-    Convolutions on a CPU gain nothing from stacking (the batched kernel is slower); fully connected networks do.
-    """
-    if device.type == "cuda":
-        return 64
-    return 8 if job.recipe.architecture.name == "mlp" else 1

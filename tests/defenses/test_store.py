@@ -1,15 +1,22 @@
 """What is kept is found again, and nothing else is ever taken for it."""
 
-from dataclasses import replace
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 
 from defenses.architectures import Architecture
 from defenses.ensemble import Ensemble
-from defenses.errors import CheckpointError
+from defenses.errors import CheckpointError, PlanError, TrainingError
+from defenses.executors import InProcess
+from defenses.layout import Layout
+from defenses.progress import Progress
 from defenses.recipe import Recipe, Schedule
 from defenses.records import Records, Table
 from defenses.sampling import Lots
@@ -100,3 +107,127 @@ def test_a_damaged_file_is_trained_again(tmp_path: Path) -> None:
 def test_the_folder_is_private(tmp_path: Path) -> None:
     ModelStore(tmp_path / "models").train(job(), INCLUDED[:1], [1], device="cpu")
     assert (tmp_path / "models").stat().st_mode & 0o777 == 0o700
+
+
+def test_progress_is_told_inside_and_after_every_stack(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    ModelStore(tmp_path).train(job(), INCLUDED[:1], [1], device="cpu", width=1)
+    ModelStore(tmp_path).train(job(), INCLUDED, [1, 2, 3], device="cpu", width=1, on_progress=told.append)
+    assert (told[0].done, told[0].total, told[0].detail) == (1, 3, "1 of 3 models done")
+    assert (told[-1].done, told[-1].total) == (3, 3)
+    assert re.fullmatch(r"3 of 3 models done, [\d,]+ examples/s", told[-1].detail)
+    done = [progress.done for progress in told]
+    assert done == sorted(done)
+    long = changed(job(), lots=Lots(20, 5, 4))
+    told.clear()
+    ModelStore(tmp_path).train(long, INCLUDED, [1, 2, 3], device="cpu", width=2, on_progress=told.append)
+    assert any(0 < progress.done < 2 for progress in told)
+    assert any(2 < progress.done < 3 for progress in told)
+
+
+@dataclass
+class Watched:
+    """Runs tasks from the last to the first, and remembers how many it was given."""
+
+    before: Callable[[], None] = lambda: None
+    counts: list[int] = field(default_factory=list)
+
+    def run(
+        self, function: Callable[..., Any], tasks: Sequence[Any], *, on_progress: Callable[[int, Progress], None]
+    ) -> Generator[tuple[int, Any], None, None]:
+        self.counts.append(len(tasks))
+        self.before()
+        for index, result in InProcess().run(function, tasks[::-1], on_progress=lambda index, progress: None):
+            yield len(tasks) - 1 - index, result
+
+
+def test_an_executor_is_given_the_missing_stacks_only_and_order_is_kept(tmp_path: Path) -> None:
+    whole = ModelStore(tmp_path / "plain").train(job(), INCLUDED, [1, 2, 3], device="cpu", width=1)
+    watched = Watched()
+    ModelStore(tmp_path / "some").train(job(), INCLUDED[1:2], [2], device="cpu", width=1)
+    store = ModelStore(tmp_path / "some", executor=watched)
+    found = store.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=1)
+    assert watched.counts == [2]
+    assert (store.trained, store.loaded) == (2, 1)
+    assert all(torch.equal(value, found.parameters[name]) for name, value in whole.parameters.items())
+
+
+def test_a_stack_that_is_asked_for_twice_is_trained_once(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    found = store.train(job(), INCLUDED[[0, 0]], [1, 1], device="cpu", width=1)
+    assert (len(found), store.trained, store.loaded) == (2, 1, 1)
+
+
+def test_an_object_store_keeps_models() -> None:
+    url = "memory://test-store/models"
+    store = ModelStore(url)
+    once = store.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=2)
+    again = ModelStore(url)
+    found = again.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=2)
+    assert (store.trained, again.trained, again.loaded) == (3, 0, 3)
+    assert all(torch.equal(value, found.parameters[name]) for name, value in once.parameters.items())
+    memory = fsspec.filesystem("memory")
+    name = memory.ls("/test-store/models", detail=False)[0]
+    memory.pipe_file(name, memory.cat_file(name)[:50])  # damaged: as good as none
+    after = ModelStore(url)
+    after.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=2)
+    assert after.trained in (1, 2)  # the stack that the damaged model is of
+
+
+def test_a_place_without_a_driver_is_refused_before_training() -> None:
+    with pytest.raises(PlanError, match=r"nowhere://models.*fsspec has a driver"):
+        ModelStore("nowhere://models").train(job(), INCLUDED[:1], [1], device="cpu")
+
+
+def test_a_place_that_workers_do_not_share_is_named(tmp_path: Path) -> None:
+    @dataclass
+    class Elsewhere(Watched):
+        def run(self, function: Any, tasks: Any, *, on_progress: Any) -> Generator[tuple[int, Any], None, None]:
+            for result in super().run(function, tasks, on_progress=on_progress):
+                for path in tmp_path.glob("*.safetensors"):
+                    path.unlink()
+                yield result
+
+    with pytest.raises(TrainingError, match="a folder that all machines share, or an object store"):
+        ModelStore(tmp_path, executor=Elsewhere()).train(job(), INCLUDED[:1], [1], device="cpu")
+
+
+def test_a_worker_with_other_code_trains_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def upgrade() -> None:
+        monkeypatch.setattr("defenses.store.code_digest", lambda architecture, scheme: "of tomorrow")
+
+    with pytest.raises(TrainingError, match="same versions everywhere"):
+        ModelStore(tmp_path, executor=Watched(upgrade)).train(job(), INCLUDED[:1], [1], device="cpu")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_worker_without_the_network_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def forget(architecture: str, scheme: str) -> str:
+        raise ModuleNotFoundError("No module named 'networks'")
+
+    watched = Watched(lambda: monkeypatch.setattr("defenses.store.code_digest", forget))
+    with pytest.raises(TrainingError, match=r"No module named 'networks'.*install it there"):
+        ModelStore(tmp_path, executor=watched).train(job(), INCLUDED[:1], [1], device="cpu")
+
+
+@pytest.mark.parametrize("url", [False, True], ids=["folder", "object store"])
+def test_a_layout_is_measured_once_and_kept(url: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "memory://test-store/layouts" if url else tmp_path
+    measured = []
+
+    def choose(job: Job, models: int, device: torch.device) -> Layout:
+        measured.append(models)
+        return Layout(width=2, workers=1, threads=1, compiled=False)
+
+    monkeypatch.setattr("defenses.store.choose_layout", choose)
+    watched = Watched()
+    first = ModelStore(place, executor=watched)
+    first.train(job(), INCLUDED, [1, 2, 3], device="cpu")
+    again = ModelStore(place, executor=watched)
+    again.train(job(), INCLUDED, [1, 2, 3], device="cpu")
+    assert measured == [3]
+    assert watched.counts == [2, 0]  # stacks of two and one, and nothing is missing the second time
+    assert again.layout(job(), 3, torch.device("cpu")) == Layout(2, 1, 1, False)
+    assert again.layout(job(), 3, torch.device("cpu"), width=7).width == 7
+    with pytest.raises(ValueError, match="width is 0"):
+        again.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=0)
