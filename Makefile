@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(BIN)/auditor demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --maxprocesses 8
+	$(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses auto --maxprocesses 8 --dist loadgroup
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow and not gpu"

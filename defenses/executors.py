@@ -4,6 +4,7 @@ An executor applies one pure function to tasks and hands back the results as the
 The function carries what all tasks share (a data set, say), which travels once per worker and not with every task.
 """
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -13,7 +14,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -90,9 +91,10 @@ class Processes:
         left = dict(enumerate(tasks))
         for last in (False, True):
             try:
-                for index, outcome in self._attempt(function, left):
-                    del left[index]
-                    yield index, _result(outcome)
+                with contextlib.closing(self._attempt(function, left)) as outcomes:
+                    for index, outcome in outcomes:
+                        del left[index]
+                        yield index, _result(outcome)
                 return
             except BrokenProcessPool as error:
                 if last:
@@ -104,7 +106,7 @@ class Processes:
 
     def _attempt(
         self, function: Function[Task, Result], tasks: dict[int, Task]
-    ) -> Iterator[tuple[int, "Result | _Refusal"]]:
+    ) -> Generator[tuple[int, "Result | _Refusal"], None, None]:
         # A pool of its own, and not joblib.Parallel, whose pool is shared with everybody else in this process, outlives
         # the run, and does not exist at all for one worker.
         import cloudpickle  # not pickle: what the script itself defines has no module that a worker could import
@@ -137,8 +139,8 @@ class RayTasks:
         address: ``host:port`` or "auto"; None: what ``RAY_ADDRESS`` names, else a cluster that runs on this machine,
             else a new one.
         cpus_per_task: CPUs that a task takes, above 0; it computes with as many threads, and at least one.
-        gpus_per_task: Share of a GPU that a task takes, at least 0; asked for only if the cluster has GPUs. Ray hides
-            all GPUs from tasks that ask for none.
+        gpus_per_task: Share of a GPU that a task takes, at least 0; asked for only if the cluster has GPUs. Above 0 for
+            training on "cuda", or Ray does not share the GPUs out.
         retries: How often a task may start again after its worker or machine died, at least 0.
     """
 
@@ -167,11 +169,13 @@ class RayTasks:
         pending: dict[Any, int] = {}
         try:
             self._warn_of_waiting(ray)
-            remote = ray.remote(_run_in_ray).options(
+            # Not by .options(): only so does Ray start a new worker for each task on a GPU, and a worker that has
+            # computed on one GPU keeps to it, whichever it is given later.
+            remote = ray.remote(
                 num_cpus=self.cpus_per_task,
                 num_gpus=self.gpus_per_task if ray.cluster_resources().get("GPU") else 0,
                 max_retries=self.retries,
-            )
+            )(_run_in_ray)
             # In a list, or Ray would unpack it before the worker knows where its modules are.
             shared = [ray.put(function)]
             pending = {remote.remote(shared, task, self._threads, sys.path): k for k, task in enumerate(tasks)}

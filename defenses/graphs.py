@@ -51,13 +51,13 @@ class Graph:
             answers.append(self._function(*_rebuilt(arguments, iter(leaves))))
             return list(_leaves(answers[-1]))
 
+        flat(*leaves)  # what a function finds it cannot do, and does otherwise from then on, must not be recorded
         try:
             graph = make_fx(flat)(*leaves)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _say(f"{self._name} cannot be traced and runs slower: {_first_line(error)}")
-            flat(*leaves)
+            say_once(f"{self._name} cannot be traced and runs slower: {first_line(error)}")
             return _Record(flat, _emptied(answers[-1]))
         _drop_added_zeros(graph)
         return _Record(graph, _emptied(answers[-1]))
@@ -73,7 +73,7 @@ class Graph:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # no C++ compiler, or an operation that it cannot lower
-            _say(f"{self._name} cannot be compiled and runs as traced: {_first_line(error)}")
+            say_once(f"{self._name} cannot be compiled and runs as traced: {first_line(error)}")
             return record
         return _Record(compiled, record.answer)
 
@@ -127,11 +127,13 @@ def _drop_added_zeros(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _say(message: str) -> None:
+def say_once(message: str) -> None:
+    """Log a warning, unless this process has logged it before."""
     if message not in _said:
         _said.add(message)
         _log.warning("%s", message)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

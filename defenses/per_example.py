@@ -7,7 +7,6 @@ weighted sum ("book-keeping", Bu et al. 2022, "Differentially Private Optimizati
 network that cannot be taken apart like this falls back to `vmap(grad)`, which materialises every gradient.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -18,10 +17,9 @@ from torch.func import functional_call, grad, vmap
 
 from defenses.architectures import Shape
 from defenses.gradients import GradientRule
+from defenses.graphs import first_line, say_once
 from defenses.layers import Materialised, PerExample, rule_of
 from defenses.updates import Tensors
-
-_log = logging.getLogger(__name__)
 
 
 class PerExampleGradients:
@@ -37,6 +35,7 @@ class PerExampleGradients:
         self.module, self.rule = module, rule
         self.names = [name for name, _ in module.named_parameters()]
         self.groups = rule.groups(self.names)
+        self._mapped = True  # until the network is seen not to map over examples
         self._record: Tensors | None = None  # inputs of the layers, while a forward pass is recorded
         self._taps: Tensors = {}  # zeros added to the outputs of the layers, to differentiate by
         self._shapes: dict[str, torch.Size] = {}  # of the layers' outputs
@@ -95,7 +94,21 @@ class PerExampleGradients:
         def loss(parameters: Tensors, x: Tensor, y: Tensor) -> Tensor:
             return F.cross_entropy(functional_call(self.module, parameters, (x[None],)), y[None])
 
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
+        def one_by_one() -> Tensors:
+            each = [grad(loss)(parameters, *one) for one in zip(x, y, strict=True)]
+            return {name: torch.stack([one[name] for one in each]) for name in parameters}
+
+        if not self._mapped:
+            gradients = one_by_one()
+        else:
+            try:
+                gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                gradients = one_by_one()
+                self._mapped = False
+                say_once(f"a network cannot be mapped over examples, which are taken one by one: {first_line(error)}")
         return {name: Materialised(value) for name, value in gradients.items()}
 
     def _by_layer(self, parameters: Tensors, x: Tensor, y: Tensor) -> dict[str, PerExample]:
@@ -147,7 +160,7 @@ class PerExampleGradients:
                     raise ValueError(f"the closed form for {name!r} differs from its gradient")
 
     def _give_up(self, reason: str) -> bool:
-        _log.warning("per-example gradients will be materialised, which is slower: %s", reason)
+        say_once(f"per-example gradients will be materialised, which is slower: {reason}")
         return False
 
     def _hook(self, path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:

@@ -14,7 +14,7 @@ from defenses import batch_norm
 from defenses.architectures import Shape
 from defenses.defense import Defense
 from defenses.errors import TrainingError
-from defenses.graphs import Graph
+from defenses.graphs import Graph, first_line, say_once
 from defenses.per_example import PerExampleGradients
 from defenses.recipe import Recipe
 from defenses.updates import Tensors
@@ -118,16 +118,30 @@ def _over_models(function: Callable[..., Any], *, shared: tuple[int, ...]) -> Ca
     A stack of one is not mapped: batched kernels of one are slower than plain ones.
     """
 
-    def lifted(*arguments: Any) -> Any:
-        first = next(value for position, value in enumerate(arguments) if position not in shared)
-        if len(tree_leaves(first)[0]) == 1:
-            one = [
-                value if position in shared else tree_map(lambda leaf: leaf[0], value)
+    def one(k: int, arguments: tuple[Any, ...]) -> Any:
+        return function(
+            *(
+                value if position in shared else tree_map(lambda leaf: leaf[k], value)
                 for position, value in enumerate(arguments)
-            ]
-            return tree_map(lambda leaf: leaf[None], function(*one))
-        in_dims = tuple(None if position in shared else 0 for position in range(len(arguments)))
-        return vmap(function, in_dims=in_dims)(*arguments)
+            )
+        )
+
+    mapped = True
+
+    def lifted(*arguments: Any) -> Any:
+        nonlocal mapped
+        first = next(value for position, value in enumerate(arguments) if position not in shared)
+        models = len(tree_leaves(first)[0])
+        if mapped and models > 1:
+            in_dims = tuple(None if position in shared else 0 for position in range(len(arguments)))
+            try:
+                return vmap(function, in_dims=in_dims)(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                mapped = False
+                say_once(f"a network cannot be mapped over models, which are taken one by one: {first_line(error)}")
+        return tree_map(lambda *leaves: torch.stack(leaves), *(one(k, arguments) for k in range(models)))
 
     return lifted
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from defenses.architectures import Shape
 from defenses.defense import Defense, Sampler
@@ -188,11 +188,9 @@ class Stack:
             lot = self._padded(lots, views, start, capacity)
             arguments = (self.parameters, self.x, self.y, *lot, states)
             # Asking whether all norms are finite would make a GPU wait at every step, so there it is not asked.
-            careful = self.device.type != "cpu"
-            if not careful:
-                part = self.program.sums(*arguments, compiled=self._compile_for(capacity))
-                careful = not bool(part[2].all())
-            if careful:
+            compiled, asked = self._compile_for(capacity), self.device.type == "cpu"
+            part = (self.program.sums if asked else self.program.careful_sums)(*arguments, compiled=compiled)
+            if asked and not bool(part[2].all()):
                 part = self.program.careful_sums(*arguments)
             sums = {name: sums[name] + value for name, value in part[0].items()} if sums else part[0]
             statistics = part[1] if statistics is None else statistics + part[1]
@@ -276,7 +274,8 @@ class Stack:
         some = self.x[: min(64, len(self.job.records))]
         weights = self.parameters | self.buffers
         with torch.no_grad():  # weights can be finite and so large that no answer is
-            logits = vmap(lambda one: functional_call(self.module, one, (some,)))(weights)
+            each = [{name: value[k] for name, value in weights.items()} for k in range(len(self.seeds))]
+            logits = torch.stack([functional_call(self.module, one, (some,)) for one in each])
         finite &= logits.isfinite().all(-1).any(1)  # a single record may be broken by itself
         if not bool(finite.all()):
             count, recipe = int((~finite).sum()), self.job.recipe

@@ -30,11 +30,10 @@ def threads(task: int, on_progress: OnProgress) -> int:
     return torch.get_num_threads()
 
 
-def granted(task: int, on_progress: OnProgress) -> dict[str, float]:
+def granted(task: int, on_progress: OnProgress) -> tuple[dict[str, float], int]:
     import ray
 
-    found: dict[str, float] = ray.get_runtime_context().get_assigned_resources()
-    return found
+    return ray.get_runtime_context().get_assigned_resources(), os.getpid()
 
 
 def die(task: int, on_progress: OnProgress) -> None:

@@ -32,6 +32,8 @@ from defenses.store import ModelStore
 from defenses.training import Job
 from defenses.updates import SGD
 
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster, whatever the number of test processes
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
@@ -192,10 +194,12 @@ def test_ctrl_c_leaves_no_orphans(name: str, cluster: Any, tmp_path: Path) -> No
 
 def test_a_share_of_a_gpu_is_asked_for_only_where_there_is_one(cluster: Any) -> None:
     executor = RayTasks(gpus_per_task=0.5)
-    assert results(executor, work.granted, [0]) == [{"CPU": 1.0}]
+    assert [share for share, _ in results(executor, work.granted, [0])] == [{"CPU": 1.0}]
     machine = cluster.add_node(num_cpus=1, num_gpus=1)
     try:
-        assert results(executor, work.granted, [0, 1]) == [{"CPU": 1.0, "GPU": 0.5}] * 2
+        found = results(executor, work.granted, [0, 1])
+        assert [share for share, _ in found] == [{"CPU": 1.0, "GPU": 0.5}] * 2
+        assert len({pid for _, pid in found}) == 2  # a process that has used one GPU cannot move to another
     finally:
         cluster.remove_node(machine)
 
@@ -279,6 +283,8 @@ def test_models_are_the_same_bit_for_bit_though_a_worker_is_killed(workers: Exec
     killer = threading.Thread(target=kill_one)
     killer.start()
     told: list[Progress] = []
+    if isinstance(workers, Processes):
+        workers = Processes(1)  # each worker takes seconds to load torch, and all of them are replaced
     store = ModelStore((tmp_path / "there").as_uri(), executor=workers)
     found = train(store, Held(str(pids)), told.append)
     killer.join()

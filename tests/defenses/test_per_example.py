@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from defenses import layers
+from defenses import graphs, layers
 from defenses.architectures import Architecture
 from defenses.gradients import ClippedGaussian
 from defenses.per_example import PerExampleGradients
@@ -200,10 +200,22 @@ class Unknown(nn.Module):
         return self.last(x * self.scale)
 
 
+class Unmappable(nn.Module):
+    """Looks at values, which `vmap` cannot follow; and has parameters outside any known layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.last = nn.Parameter(torch.ones(5)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(x * self.scale if float(x.detach().sum()) > 0 else x.tanh() * self.scale)
+
+
 @pytest.mark.parametrize("kind", [Twice, Tied, Unknown])
 def test_what_has_no_closed_form_is_materialised_and_said(
-    kind: type[nn.Module], caplog: pytest.LogCaptureFixture
+    kind: type[nn.Module], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(graphs, "_said", set())
     torch.manual_seed(0)
     module = kind().double()
     with caplog.at_level(logging.WARNING):
@@ -214,6 +226,20 @@ def test_what_has_no_closed_form_is_materialised_and_said(
     found, _, _ = engine.sums(weights(module), x, y, mask, {})
     compare(found, naive(module, FLAT, x, y, mask), 1e-12)
     assert functional_call(module, weights(module), (x,)).shape == (6, 3)  # and no hook is left behind
+
+
+def test_what_cannot_be_mapped_is_taken_one_by_one(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "_said", set())
+    torch.manual_seed(0)
+    module = Unmappable().double()
+    with caplog.at_level(logging.WARNING):
+        engine = PerExampleGradients(module, FLAT, (5,))
+    x, y, mask = lot((5,))
+    found, _, _ = engine.sums(weights(module), x, y, mask, {})
+    assert "one by one" in caplog.text
+    compare(found, naive(module, FLAT, x, y, mask), 1e-12)
 
 
 def test_the_cheaper_way_is_taken() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from defenses import graphs
 from defenses import stack as engine
 from defenses.architectures import Architecture
 from defenses.augmentation import Augmentation
@@ -290,6 +291,35 @@ def test_batch_norm_does_not_see_padding_nor_the_stack(tmp_path: Path) -> None:
     together.save(tmp_path / "model.safetensors", 2)
     again = Ensemble.load(tmp_path / "model.safetensors")
     assert np.array_equal(again.logits(work.records.x)[0], together.logits(work.records.x)[2])
+
+
+class InPlace(nn.Module):
+    """Writes into a tensor of its own, which `vmap` over models refuses."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(inputs, 6), nn.Linear(6, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        room = torch.zeros(len(x), 6, dtype=x.dtype)
+        room += self.inner(x).tanh()
+        return self.last(room)
+
+
+def in_place_net(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return InPlace(shape[0], classes)
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_a_network_that_cannot_be_mapped_is_trained_all_the_same(
+    defense: Defense, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "_said", set())
+    work = job(defense, architecture=Architecture(f"{__name__}:in_place_net"))
+    together = train(work, masks(3), [1, 2, 3], width=3, device="cpu")
+    assert caplog.text.count("cannot be mapped over models") == 1
+    apart = train(work, masks(3), [1, 2, 3], width=1, device="cpu")
+    assert difference(together.parameters, apart.parameters) < 1e-8
 
 
 @pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
