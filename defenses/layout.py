@@ -25,11 +25,15 @@ from defenses.stack import Stack, is_out_of_memory
 
 # A run of fewer model-steps is over before a measurement would be.
 WORTH_MEASURING_STEPS = 1000
-# Seconds of work, as first measured, from which other widths, several processes (which import PyTorch again) and
-# compiling (which runs a compiler) are tried.
+# Seconds of work, as measured so far, from which more is tried: other widths; compiling, which runs a compiler; and
+# several processes, which are worth more trouble the longer the run.
 WORTH_WIDTHS_SECONDS = 10.0
-WORTH_PROCESSES_SECONDS = 20.0
 WORTH_COMPILING_SECONDS = 30.0
+WORTH_PROCESSES_SECONDS = 30.0
+WORTH_COMPILED_PROCESSES_SECONDS = 60.0
+# Seconds until a new process takes its first step (it imports PyTorch and records the step), and, compiled, its first.
+PROCESS_SECONDS = 10.0
+COMPILED_PROCESS_SECONDS = 20.0
 # A change must be this much faster to be made: measurements of a tenth of a second are not better than that.
 CLEARLY_FASTER = 0.93
 MEASURED_SECONDS = 0.3
@@ -81,8 +85,9 @@ def usual_layout(job: Job, models: int, device: torch.device) -> Layout:
 def choose_layout(job: Job, models: int, device: torch.device) -> Layout:
     """Choose a layout for training so many models of one job.
 
-    It measures a few real steps: of ever wider stacks for as long as that helps; for longer runs on a CPU, of one
-    thread, as several processes would take them; then compiled. Nothing is kept of the models that it trains for that.
+    It measures a few real steps: of ever wider stacks for as long as that helps; compiled; and of one thread, as
+    several processes would take them. Each is tried only where the run is long enough to win the trial back, and taken
+    where the run would end sooner, its beginning included. Nothing is kept of the models that it trains for that.
 
     Args:
         job: What is to be trained.
@@ -100,23 +105,36 @@ def choose_layout(job: Job, models: int, device: torch.device) -> Layout:
         if _seconds_if_it_fits(job, usual.width, device) * steps < WORTH_WIDTHS_SECONDS:
             return usual
         seconds, width = _best_width(job, models, device)
-        best = shared_out = Layout(width, 1, usual.threads, compiled=False)
-        if device.type == "cpu" and usual.threads > 1 and models > 1 and seconds * steps > WORTH_PROCESSES_SECONDS:
+        best = _Choice(seconds * steps, Layout(width, 1, usual.threads, compiled=False))
+        if best.seconds > WORTH_COMPILING_SECONDS:
+            best = best.or_better(_compiled(job, best.layout, steps, device))
+        if device.type == "cpu" and usual.threads > 1 and models > 1 and best.seconds > WORTH_PROCESSES_SECONDS:
             with _threads(1):
                 alone, narrow = _best_width(job, -(-models // usual.threads), device)
-            shared_out = Layout(narrow, min(usual.threads, -(-models // narrow)), 1, compiled=False)
-            if alone / shared_out.workers < CLEARLY_FASTER * seconds:
-                seconds, best = alone / shared_out.workers, shared_out
-        if seconds * steps > WORTH_COMPILING_SECONDS:
-            # Compiled steps share their work out among threads even less, and gain less from stacks.
-            compiled = replace(shared_out, compiled=True)
-            if device.type == "cpu":
-                compiled = replace(compiled, width=min(compiled.width, WIDEST_COMPILED))
-            with _threads(compiled.threads):
-                found = _seconds_per_step(job, compiled.width, device, compiled=True) / compiled.workers
-            if found < CLEARLY_FASTER * seconds:
-                best = compiled
-    return best
+                shared = Layout(narrow, min(usual.threads, -(-models // narrow)), 1, compiled=False)
+                best = best.or_better(_Choice(PROCESS_SECONDS + alone * steps / shared.workers, shared))
+                if best.seconds > WORTH_COMPILED_PROCESSES_SECONDS:
+                    best = best.or_better(_compiled(job, shared, steps, device))
+    return best.layout
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A layout and the seconds that a run would take with it."""
+
+    seconds: float
+    layout: Layout
+
+    def or_better(self, other: "_Choice") -> "_Choice":
+        return other if other.seconds < CLEARLY_FASTER * self.seconds else self
+
+
+def _compiled(job: Job, layout: Layout, steps: int, device: torch.device) -> _Choice:
+    """Measure a layout's steps compiled; on a CPU those gain less from wide stacks."""
+    width = min(layout.width, WIDEST_COMPILED) if device.type == "cpu" else layout.width
+    seconds = _seconds_per_step(job, width, device, compiled=True) * steps / layout.workers
+    begin = COMPILED_PROCESS_SECONDS if layout.workers > 1 else 0.0
+    return _Choice(begin + seconds, replace(layout, width=width, compiled=True))
 
 
 def _best_width(job: Job, models: int, device: torch.device) -> tuple[float, int]:

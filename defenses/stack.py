@@ -222,7 +222,7 @@ class Stack:
         return max(1, int(fitting))
 
     def _micro_batch(self, longest: int) -> int:
-        """Return the capacity of each micro-batch: as few as fit, and all of one size, since every size is traced."""
+        """Return the capacity of each micro-batch: as few as fit, and all of one size, since every size is recorded."""
         assert self._largest_lot is not None
         rounded = self._rounded(longest)
         parts = -(-rounded // self._largest_lot)

@@ -43,7 +43,7 @@ def train(
         device: "cpu", "cuda" or "auto".
         width: Models stacked per step; None takes what is usual for the network and device (the store measures). Where
             memory does not allow it, stacks are halved.
-        compiled: Whether to compile the steps; pays for runs of minutes. Without a compiler they run as traced.
+        compiled: Whether to compile the steps; pays for runs of minutes. Without a compiler they run as recorded.
         on_progress: Called after every epoch of a stack.
 
     Returns:

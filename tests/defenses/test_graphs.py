@@ -63,7 +63,7 @@ def test_added_zeros_are_left_out_but_not_what_they_broadcast() -> None:
     assert grown.shape == (3, 2)
 
 
-def test_what_cannot_be_traced_runs_as_it_is_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     def reads(x: Tensor) -> Tensor:
         return x * 2 if float(x.sum()) > 0 else x
 
@@ -72,7 +72,34 @@ def test_what_cannot_be_traced_runs_as_it_is_and_says_so_once(caplog: pytest.Log
         for size in (1, 2, 3):
             assert torch.equal(graph(torch.ones(size)), 2 * torch.ones(size))
             assert torch.equal(graph(-torch.ones(size)), -torch.ones(size))
-    assert caplog.text.count("cannot be traced") == 1
+    assert caplog.text.count("cannot be recorded") == 1
+
+
+def test_constants_views_and_writes_are_recorded() -> None:
+    scale = torch.tensor([1.0, 2.0, 3.0])
+
+    def written(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        room = torch.zeros(len(x), 3)
+        room[:, 1:] += x[:, 1:]
+        top, places = (room * scale).max(1)
+        return top, places, x.data * 2
+
+    graph = Graph(written, name="writing")
+    for _ in range(3):
+        x = torch.randn(5, 3)
+        assert all(torch.equal(found, wanted) for found, wanted in zip(graph(x), written(x), strict=True))
+
+
+def test_another_face_of_an_argument_is_not_taken_for_a_constant(caplog: pytest.LogCaptureFixture) -> None:
+    def hidden(x: Tensor) -> Tensor:
+        return x + torch.from_dlpack(x.detach())
+
+    graph = Graph(hidden, name="a function with a back door")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            x = torch.randn(4)
+            assert torch.equal(graph(x), 2 * x)
+    assert caplog.text.count("identity") == 1
 
 
 def test_compiled_is_the_same_to_rounding() -> None:
@@ -83,7 +110,7 @@ def test_compiled_is_the_same_to_rounding() -> None:
     assert float(total) == pytest.approx(float(x.sum()), rel=1e-5)
 
 
-def test_without_a_compiler_it_runs_as_traced_and_says_so_once(
+def test_without_a_compiler_it_runs_as_recorded_and_says_so_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object) -> None:
