@@ -42,12 +42,15 @@ class Attack(abc.ABC):
         title: What reports call it.
         paper: Where it comes from.
         requires: What it must be given.
+        usual: Whether a plan that lists no attacks runs it; not what costs much or is a variant of another, since every
+            attack that runs makes the intervals of all a little wider.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     requires: ClassVar[ThreatModel]
+    usual: ClassVar[bool] = True
 
     @abc.abstractmethod
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Claim:

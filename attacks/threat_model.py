@@ -1,5 +1,6 @@
 """What an adversary may see: capabilities, threat models, and the view that discloses exactly that and nothing more."""
 
+import copy
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -135,6 +136,11 @@ class View:
         """Return the target's predicted classes (n,) on records (n, *shape)."""
         self._need(Capability.LABELS)
         return np.asarray(module_logits(self._model, x, device=self._device).argmax(axis=1), dtype=np.int64)
+
+    def module(self) -> nn.Module:
+        """Return a copy of the target itself, in evaluation mode, on the device where it answers."""
+        self._need(Capability.WEIGHTS)
+        return copy.deepcopy(self._model).to(self._device).eval()
 
     @property
     def population(self) -> Records:

@@ -52,10 +52,13 @@ def resolve_defense(plan: Plan) -> Defense:
 def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
     """Return the attacks of a plan with whether they must run: those that it lists, and those that a limit names.
 
-    A plan that lists none gets all.
+    A plan that lists none gets the usual ones, and those that a limit names.
     """
     known = catalogue()
-    named = plan.attacks or tuple(Named(name=name) for name in known)
+    limited = {limit.attack for limit in plan.limits}
+    named = plan.attacks or tuple(
+        Named(name=name) for name, attack in known.items() if attack.usual or name in limited
+    )
     found: list[tuple[Attack, bool]] = []
     for entry in named:
         if entry.name not in known:

@@ -72,9 +72,10 @@ class Graph:
         if not isinstance(record.run, fx.GraphModule):
             return record
         try:
-            from torch._inductor import compile as compile_graph  # seconds to import
+            from torch._inductor import standalone_compile  # seconds to import
 
-            compiled = compile_graph(record.run, list(leaves))
+            # Unlike torch._inductor.compile it keeps what it compiled on disk, for the next process.
+            compiled = standalone_compile(record.run, list(leaves), dynamic_shapes="from_example_inputs")
             compiled(*leaves)
         except torch.OutOfMemoryError:
             raise

@@ -113,10 +113,10 @@ def test_compiled_is_the_same_to_rounding() -> None:
 def test_without_a_compiler_it_runs_as_recorded_and_says_so_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise RuntimeError("No working C++ compiler found\nand a long explanation")
 
-    monkeypatch.setattr("torch._inductor.compile", missing)
+    monkeypatch.setattr("torch._inductor.standalone_compile", missing)
     graph = Graph(slope, name="slope")
     with caplog.at_level(logging.WARNING):
         for size in (3, 4):
