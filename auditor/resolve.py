@@ -56,9 +56,7 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
     """
     known = catalogue()
     limited = {limit.attack for limit in plan.limits}
-    named = plan.attacks or tuple(
-        Named(name=name) for name, attack in known.items() if attack.usual or name in limited
-    )
+    named = plan.attacks or tuple(Named(name=name) for name, attack in known.items() if attack.usual or name in limited)
     found: list[tuple[Attack, bool]] = []
     for entry in named:
         if entry.name not in known:
