@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from auditor import metrics
-from auditor.bounds import EpsilonBound, OneRunAudit, one_run_from_scores
+from auditor.bound_types import EpsilonBound
+from auditor.bounds import OneRunAudit, one_run_from_scores
 from auditor.evidence import Evidence
 from auditor.judge import judge_claim, judge_leak
 from auditor.plan import Limit, Plan

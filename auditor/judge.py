@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.bounds import BoundKind, EpsilonBound
+from auditor.bound_types import BoundKind, EpsilonBound
 from auditor.metrics import ADVANTAGE, AUC, describe
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from reports.record import Estimate, Status

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.bounds import BoundKind, EpsilonBound, one_run_from_scores
+from auditor.bound_types import BoundKind, EpsilonBound
+from auditor.bounds import one_run_from_scores
 from auditor.judge import judge_claim, judge_leak
 from auditor.metrics import advantage, auc, baseline_of, measure_name, tpr_at_fpr
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
