@@ -5,18 +5,20 @@ serve online and offline attacks alike. The seeds derive from data, recipe and s
 gets the same shadows, and nobody can draw again until the answer pleases.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
+from attacks.membership.queries import viewed
 from defenses.ensemble import Ensemble, module_logits
 from defenses.layout import Layout
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
-from defenses.records import BoolArray, FloatArray
+from defenses.records import BoolArray, FloatArray, Records
 from defenses.store import ModelStore
 from defenses.training import Job, resolve_device
 
@@ -28,8 +30,8 @@ class ShadowOutput:
     """What one shadow model says.
 
     Attributes:
-        logits: (m, C) on the candidates.
-        population: (z, C) on the population, which no shadow trained on; z = 0 without one.
+        logits: (m, C) on the candidates; (q, m, C) if q > 1 views of each were asked about.
+        population: (z, C) or (q, z, C) on the population, which no shadow trained on; z = 0 without one.
     """
 
     logits: Float64Array
@@ -59,7 +61,7 @@ class ShadowSource:
         job: Recipe, scheme and the pool of candidates.
         store: Where trained models are kept.
         probability: Chance with which a shadow includes a candidate.
-        population: (z, *shape) features outside training, or None.
+        population: (z) records outside training, or None.
         device: Where to train and query.
         width: Models stacked per step, None for automatic.
         stage: What progress is called.
@@ -70,13 +72,13 @@ class ShadowSource:
     job: Job
     store: ModelStore
     probability: float = 0.5
-    population: FloatArray | None = None
+    population: Records | None = None
     device: str = "auto"
     width: int | None = None
     stage: str = "training shadow models"
     planned: int = 0
     memory: int = 2**28
-    _kept: list[ShadowOutput] | None = field(default=None, repr=False)
+    _kept: dict[int, list[ShadowOutput]] = field(default_factory=dict, repr=False)
 
     def included(self, count: int) -> BoolArray:
         """Return who is in each of `count` shadows, (count, m); a longer list starts with the shorter one."""
@@ -103,19 +105,25 @@ class ShadowSource:
         """How the planned shadows are trained: models at a time, processes, threads, compiled or not."""
         return self.store.layout(self.job, max(1, self.planned), resolve_device(self.device), width=self.width)
 
-    def each(self, count: int, *, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
+    def each(self, count: int, *, queries: int = 1, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
         """Return what each of `count` shadows says, in the order of `included`, one shadow at a time.
 
         Many shadows say more than memory holds: take the signal of each output before asking for the next.
+
+        Args:
+            count: Shadows, at least 1.
+            queries: Views of each record that are asked about (`attacks.membership.queries`).
+            on_progress: Called while shadows are trained.
         """
-        kept = self._kept
+        kept = self._kept.get(queries)
         if kept is None or len(kept) < count:
             trained = max(count, self.planned)
-            said = self._ask(self.models(trained, on_progress=on_progress))
+            said = self._ask(self.models(trained, on_progress=on_progress), queries)
             records = len(self.job.records) + (0 if self.population is None else len(self.population))
-            if trained * records * self.job.records.classes * np.dtype(np.float64).itemsize > self.memory:
+            size = trained * queries * records * self.job.records.classes * np.dtype(np.float64).itemsize
+            if size > self.memory:
                 return islice(said, count)
-            kept = self._kept = list(said)
+            kept = self._kept[queries] = list(said)
         return iter(kept[:count])
 
     def outputs(self, count: int, *, on_progress: OnProgress = silent) -> ShadowOutputs:
@@ -127,14 +135,18 @@ class ShadowSource:
             population=np.stack([one.population for one in said]),
         )
 
-    def _ask(self, ensemble: Ensemble) -> Iterator[ShadowOutput]:
+    def _ask(self, ensemble: Ensemble, queries: int) -> Iterator[ShadowOutput]:
         place = str(resolve_device(self.device))
-        empty = np.empty((0, self.job.records.classes))
+        candidates = viewed(self.job.records, queries)
+        population = [] if self.population is None else viewed(self.population, queries)
+        empty = np.empty((queries, 0, self.job.records.classes))
+
+        def said(model: nn.Module, views: Sequence[FloatArray]) -> Float64Array:
+            logits = np.stack([module_logits(model, x, device=place) for x in views]) if views else empty
+            return logits if queries > 1 else logits[0]
+
         for model in ensemble:
-            yield ShadowOutput(
-                logits=module_logits(model, self.job.records.x, device=place),
-                population=empty if self.population is None else module_logits(model, self.population, device=place),
-            )
+            yield ShadowOutput(said(model, candidates), said(model, population))
 
     @property
     def _root(self) -> int:

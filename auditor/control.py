@@ -37,7 +37,7 @@ def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tupl
     recipe = resolve_recipe(plan.training, job.recipe.architecture, members, control=plan.control)
     unprotected = Job(recipe, NoDefense(), job.records)
     source: ShadowSource = replace(
-        target.shadows, job=unprotected, stage="training shadow models of the control", _kept=None
+        target.shadows, job=unprotected, stage="training shadow models of the control", _kept={}
     )
     root = derive(0, "control", job.records.digest, repr(recipe))
     included = job.records.coins(stream(root, "coins"), source.probability)

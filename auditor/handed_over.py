@@ -67,7 +67,7 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
             Job(recipe, defense, candidates),
             store,
             probability=probability,
-            population=None if outside is None else outside.x,
+            population=outside,
             device=setting.device,
         )
     target = Target(

@@ -73,7 +73,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
             job,
             store,
             probability=split.probability,
-            population=outside.x if len(outside) else None,
+            population=outside if len(outside) else None,
             device=setting.device,
         ),
     )

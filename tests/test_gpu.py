@@ -83,7 +83,7 @@ def test_an_attack_finds_what_it_finds_on_the_cpu(kind: type[Attack], tmp_path: 
         store = ModelStore(tmp_path / device)
         model = store.train(work, included, [9], device=device).one(0)
         outside = work.records.take(np.arange(20))
-        source = ShadowSource(work, store, population=outside.x, device=device)
+        source = ShadowSource(work, store, population=outside, device=device)
         target = Target(model, work.records, "d", population=outside, shadows=source)
         view = expose(target, attack.requires, device=device)
         found[device] = attack.run(view, rng=np.random.default_rng(0)).scores

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attacks.membership.joint_gaussian import joint_scores
+from attacks.membership.queries import check_queries, said_by_target
 from attacks.membership.signals import logit_confidence
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View
@@ -132,11 +134,14 @@ class LiRA(Attack):
         shadows: Shadow models to train, at least 2.
         online: Whether to use the shadows that saw the record.
         variance: "fixed", "per_record" or "auto".
+        queries: Views of each image that are asked about, 1 .. 10: worth it where training flips or moves images. Two
+            and more are one joint Gaussian with fixed covariance.
     """
 
     shadows: int = 16
     online: bool = True
     variance: Variance = Variance.AUTO
+    queries: int = 1
 
     name = "lira"
     title = "LiRA"
@@ -146,26 +151,27 @@ class LiRA(Attack):
     def __post_init__(self) -> None:
         if self.shadows < 2:
             raise ValueError(f"shadows is {self.shadows}; LiRA needs at least 2 shadow models")
+        check_queries(self.queries)
         object.__setattr__(self, "variance", Variance(self.variance))
+        if self.queries > 1 and self.variance is Variance.PER_RECORD:
+            raise ValueError("variance is per_record with several queries; their covariance is fixed: leave it out")
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
         """Return the log likelihood ratio (online) or z-score (offline) of every candidate."""
         y = view.candidates.y
-        said = view.shadows.each(self.shadows, on_progress=on_progress)
+        said = view.shadows.each(self.shadows, queries=self.queries, on_progress=on_progress)
         confidence = np.stack([logit_confidence(one.logits, y) for one in said])
         included = view.shadows.included(self.shadows)
-        scores = lira_scores(
-            logit_confidence(view.logits(view.candidates.x), y),
-            confidence,
-            included,
-            online=self.online,
-            variance=self.variance,
-        )
+        target = logit_confidence(said_by_target(view, view.candidates, self.queries), y)
+        if self.queries > 1:
+            scores = joint_scores(target, confidence, included, online=self.online)
+        else:
+            scores = lira_scores(target, confidence, included, online=self.online, variance=self.variance)
         return MembershipScores(scores, tuple(self._notes(included)))
 
     def _notes(self, included: npt.NDArray[np.bool_]) -> list[str]:
         notes = []
-        if self.variance is Variance.AUTO:
+        if self.variance is Variance.AUTO and self.queries == 1:
             chosen = "per record" if self.shadows >= PER_RECORD_SHADOWS else "fixed (pooled over records)"
             notes.append(f"Variance {chosen}, chosen for {self.shadows} shadow models.")
         counts = included.sum(axis=0)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from attacks.membership.queries import check_queries, said_by_target
 from attacks.membership.signals import probability
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View
@@ -139,12 +140,15 @@ class RMIA(Attack):
         gamma: Factor by which a ratio must win, above 0.
         a: Offline scaling in [0, 1], or None to tune it on the shadows: each of a few shadows plays the target in turn,
             and the target's own signals are not used.
+        queries: Views of each image that are asked about, 1 .. 10; the score is the mean over them. Worth it where
+            training flips or moves images.
     """
 
     shadows: int = 16
     online: bool = True
     gamma: float = 1.0
     a: float | None = None
+    queries: int = 1
 
     name = "rmia"
     title = "RMIA"
@@ -154,6 +158,7 @@ class RMIA(Attack):
     def __post_init__(self) -> None:
         if self.shadows < 1 or (self.shadows < 2 and not self.online and self.a is None):
             raise ValueError(f"shadows is {self.shadows}; RMIA needs at least 1, and 2 to tune a")
+        check_queries(self.queries)
         if not self.gamma > 0:
             raise ValueError(f"gamma is {self.gamma}; it must be above 0")
         if self.a is not None and not 0 <= self.a <= 1:
@@ -162,29 +167,46 @@ class RMIA(Attack):
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
         """Return the RMIA score of every candidate, ties broken by the record's own ratio."""
         y, population = view.candidates.y, view.population
-        said = view.shadows.each(self.shadows, on_progress=on_progress)
-        signals = ((probability(one.logits, y), probability(one.population, population.y)) for one in said)
-        on_candidates, on_population = map(np.stack, zip(*signals, strict=True))
+        said = view.shadows.each(self.shadows, queries=self.queries, on_progress=on_progress)
+        signals = ((self._by_view(one.logits, y), self._by_view(one.population, population.y)) for one in said)
+        on_candidates, on_population = map(np.stack, zip(*signals, strict=True))  # (k, q, m), (k, q, z)
         included = view.shadows.included(self.shadows)
         notes = []
         if self.a is None and not self.online:
-            a = tuned_a(on_candidates, included, on_population, gamma=self.gamma)
+            a = tuned_a(on_candidates[:, 0], included, on_population[:, 0], gamma=self.gamma)
             notes.append(f"a = {a:.1f}, tuned on the shadow models.")
         else:
             a = self.a if self.a is not None else 1.0
-        target = probability(view.logits(view.candidates.x), y)
-        population_target = probability(view.logits(population.x), population.y)
-        ratio, ratio_population = _Ratios(
-            target, on_candidates, included, population_target, on_population, online=self.online
-        ).at(a)
-        scores = _share_beaten(ratio, ratio_population, gamma=self.gamma)
+        target = self._by_view(said_by_target(view, view.candidates, self.queries), y)
+        population_target = self._by_view(said_by_target(view, population, self.queries), population.y)
+        scores = np.zeros(len(y))
+        for q in range(self.queries):
+            ratios = _Ratios(
+                target[q],
+                on_candidates[:, q],
+                included,
+                population_target[q],
+                on_population[:, q],
+                online=self.online,
+            )
+            scores += self._ranked(*ratios.at(a)) / self.queries
         counts = included.sum(axis=0)
         lonely = int((counts == self.shadows).sum() + ((counts == 0).sum() if self.online else 0))
         if lonely:
             notes.append(f"{lonely} records were in all or none of the shadows; the mean there is stands in for both.")
-        # The share moves in steps of 1/z and is monotone in the ratio itself, which orders records within one step.
-        fraction = (rankdata(ratio) - 1) / len(ratio)
-        return MembershipScores(scores + fraction / len(population), tuple(notes))
+        return MembershipScores(scores, tuple(notes))
+
+    def _by_view(self, logits: Float64Array, y: npt.NDArray[Any]) -> Float64Array:
+        """Return the probability of the true class, (q, n)."""
+        return np.atleast_2d(probability(logits, y))
+
+    def _ranked(self, ratio: Float64Array, population: Float64Array) -> Float64Array:
+        """Return the share of the population that each ratio beats, ties broken by the ratio itself.
+
+        The share moves in steps of 1/z and is monotone in the ratio, which orders records within one step.
+        """
+        share = _share_beaten(ratio, population, gamma=self.gamma)
+        return np.asarray(share + (rankdata(ratio) - 1) / len(ratio) / len(population))
 
 
 def tuned_a(

@@ -35,5 +35,5 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Target, BoolArray]:
     job = Job(recipe, NoDefense(), pool)
     included = rng.random(240) < 0.5
     model = store.train(job, included[None], [99], device="cpu").one(0)
-    shadows = ShadowSource(job, store, population=outside.x, device="cpu")
+    shadows = ShadowSource(job, store, population=outside, device="cpu")
     return Target(model, pool, "digest", population=outside, shadows=shadows), included

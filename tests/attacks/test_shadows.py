@@ -41,21 +41,21 @@ def test_each_shadow_says_the_same_whether_or_not_all_is_kept(leaky: tuple[Targe
     together = source.outputs(8)
     assert np.array_equal(together.logits, source.models(8).logits(source.job.records.x))
     values = together.logits.size + together.population.size
-    fits, spills = (replace(source, memory=8 * values - less, planned=8, _kept=None) for less in (0, 1))
+    fits, spills = (replace(source, memory=8 * values - less, planned=8, _kept={}) for less in (0, 1))
     for one in (fits, spills):
         said = list(one.each(8))
         assert np.array_equal([shadow.logits for shadow in said], together.logits)
         assert np.array_equal([shadow.population for shadow in said], together.population)
         assert len(list(one.each(3))) == 3
-    assert fits._kept is not None
-    assert spills._kept is None
+    assert fits._kept
+    assert not spills._kept
 
 
 def test_what_is_not_kept_is_asked_for_one_shadow_at_a_time(
     leaky: tuple[Target, BoolArray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert leaky[0].shadows is not None
-    source = replace(leaky[0].shadows, memory=0, population=None, planned=8, _kept=None)
+    source = replace(leaky[0].shadows, memory=0, population=None, planned=8, _kept={})
     asked = []
     query = shadows.module_logits
     monkeypatch.setattr(shadows, "module_logits", lambda model, x, **where: asked.append(1) or query(model, x, **where))
@@ -68,7 +68,7 @@ def test_what_is_not_kept_is_asked_for_one_shadow_at_a_time(
 def test_each_attack_scores_the_same_whether_or_not_all_is_kept(leaky: tuple[Target, BoolArray]) -> None:
     target, _ = leaky
     assert target.shadows is not None
-    streamed = replace(target, shadows=replace(target.shadows, memory=0, _kept=None))
+    streamed = replace(target, shadows=replace(target.shadows, memory=0, _kept={}))
     for attack in (LiRA(shadows=8), RMIA(shadows=8), RMIA(shadows=8, online=False)):
         kept, again = (
             attack.run(expose(one, attack.requires), rng=np.random.default_rng(0)) for one in (target, streamed)
