@@ -8,6 +8,7 @@ gets the same shadows, and nobody can draw again until the answer pleases.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,18 @@ class ShadowOutputs:
     logits: Float64Array
     included: BoolArray
     population: Float64Array
+
+
+class Shadows(Protocol):
+    """Where an attack gets what shadow models say."""
+
+    def included(self, count: int) -> BoolArray:
+        """Return who is in each of the first `count` shadows, (count, m)."""
+        ...
+
+    def each(self, count: int, *, queries: int = 1, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
+        """Return what each of the first `count` shadows says."""
+        ...
 
 
 @dataclass

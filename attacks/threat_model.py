@@ -16,7 +16,7 @@ from defenses.guarantee import Guarantee, Unaccounted
 from defenses.records import FloatArray, IntArray, Records
 
 if TYPE_CHECKING:
-    from attacks.shadows import ShadowSource
+    from attacks.shadows import Shadows
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -85,6 +85,7 @@ class Target:
         guarantee: What is proved of its training.
         population: (z) records outside training, if any.
         shadows: Where models that train alike can be had, if the recipe is known.
+        access: What of the model can be disclosed at most; all of it, where the model itself is at hand.
     """
 
     model: nn.Module
@@ -92,14 +93,13 @@ class Target:
     digest: str
     guarantee: Guarantee | Unaccounted | None = None
     population: Records | None = None
-    shadows: "ShadowSource | None" = None
+    shadows: "Shadows | None" = None
+    access: frozenset[Capability] = frozenset({Capability.WEIGHTS})
 
     @property
     def offers(self) -> ThreatModel:
         """All that could be disclosed about this target."""
-        return ThreatModel(
-            frozenset({Capability.WEIGHTS}), population=self.population is not None, recipe=self.shadows is not None
-        )
+        return ThreatModel(self.access, population=self.population is not None, recipe=self.shadows is not None)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class View:
     digest: str
     _model: nn.Module = field(repr=False)
     _population: Records | None = field(repr=False)
-    _shadows: "ShadowSource | None" = field(repr=False)
+    _shadows: "Shadows | None" = field(repr=False)
     _device: str = field(repr=False, default="cpu")
 
     def logits(self, x: FloatArray) -> Float64Array:
@@ -150,7 +150,7 @@ class View:
         return self._population
 
     @property
-    def shadows(self) -> "ShadowSource":
+    def shadows(self) -> "Shadows":
         """Where the attacker gets models that were trained alike."""
         if self._shadows is None:
             raise NotDisclosedError("this threat model does not disclose the training recipe")

@@ -9,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from attacks.protocol import Attack
+from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from auditor.evidence import Evidence, gather, measures
 from auditor.findings import check_limits, judge_all, level_of_intervals, show_epsilon
 from auditor.handed_over import checkpoint_subject
 from auditor.plan import Plan
+from auditor.recorded import recorded_subject
 from auditor.recording import Outcome, build_report
 from auditor.resolve import resolve_attacks
 from auditor.setting import Setting
+from auditor.slices import Part, parts
 from auditor.subject import Subject
 from auditor.trained import trained_subject
+from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from reports.record import (
     AttackStatus,
@@ -72,7 +76,7 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
     seconds = {"training the target": time.perf_counter() - clock}
     shared = max((getattr(attack, "shadows", 0) for attack, _ in chosen), default=0)
     for one in (subject.target, *([subject.control[0]] if subject.control else [])):
-        if one.shadows is not None:
+        if isinstance(one.shadows, ShadowSource):
             one.shadows.planned = shared  # attacks that want fewer get the first of them
     evidence = _attack(chosen, subject.target, subject.split.included, plan, setting)
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
@@ -95,7 +99,7 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         plan,
         setting,
         subject,
-        Outcome(evidence, found, control, shown, findings, level),
+        Outcome(evidence, found, control, shown, findings, level, _parts(plan, subject, setting)),
         Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
     )
     key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
@@ -112,8 +116,16 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
 def _build(plan: Plan, setting: Setting) -> Subject:
     if plan.data is not None:
         return trained_subject(plan, plan.data, setting)
+    if plan.scores is not None:
+        return recorded_subject(plan, plan.scores, setting)
     assert plan.checkpoint is not None
     return checkpoint_subject(plan, plan.checkpoint, setting)
+
+
+def _parts(plan: Plan, subject: Subject, setting: Setting) -> list[Part]:
+    candidates = subject.target.candidates
+    said = module_logits(subject.target.model, candidates.x, device=setting.place)
+    return parts(plan.slices, candidates, np.asarray(said.argmax(axis=1)))
 
 
 def _attack(

@@ -85,6 +85,67 @@ def demo(
         typer.echo(f"\nOpen {out / PLANS[0] / 'report.html'} in a browser, then {out / PLANS[1] / 'report.html'}.")
 
 
+@app.command()
+def plant(
+    source: Annotated[str, typer.Argument(help="Data: a name that `auditor list` shows, a file, or an image folder.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder for the planted data.")],
+    secret: Annotated[
+        Path, typer.Option("--secret", help="New file for the sealed coins, outside --out; training must not read it.")
+    ],
+    canaries: Annotated[int, typer.Option("--canaries", help="Candidates; each is planted by its own fair coin.")],
+    kind: Annotated[str, typer.Option("--kind", help="Kind of canary that `auditor list` shows.")] = "mislabelled",
+    label: Annotated[str | None, typer.Option("--label", help="Tables: the label column.")] = None,
+    reading: Annotated[
+        Path | None,
+        typer.Option(
+            "--reading", help="TOML file with further keys of a plan's source: ranges, categories, exclude ..."
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="Claim to be tested; too few canaries for it are refused.")
+    ] = None,
+    delta: Annotated[float, typer.Option("--delta", help="Delta of the claim.")] = 1e-5,
+    attacks: Annotated[
+        int | None,
+        typer.Option(
+            "--attacks", help="Attacks that the audit will run: fewer show more. Those of a plan that lists none."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Plant even if the claim cannot be contradicted.")] = False,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Plant canaries into a data set by fair coins, so that your own training on it can be audited afterwards."""
+    with _guarded(debug=debug):
+        from auditor.canaries.request import find_kind, reach, read_request
+        from auditor.display import shown_progress
+
+        chosen, asked = find_kind(kind), read_request(source, label, reading)
+        for line in reach(canaries, epsilon=epsilon, delta=delta, attacks=attacks, force=force):
+            typer.echo(line)
+        from auditor.canaries.plant import plant as write
+
+        with shown_progress(quiet=quiet) as on_progress:
+            planted = write(
+                asked,
+                kind=chosen,
+                canaries=canaries,
+                out=out,
+                secret=secret,
+                data_dir=data_dir,
+                on_progress=on_progress,
+            )
+        typer.echo(f"Planted data: {planted.data}")
+        if planted.removed:
+            typer.echo(f"Records that left the data because canaries were made of them: {planted.removed}")
+        typer.echo(f"Commitment: {planted.commitment}")
+        typer.echo(f"Sealed coins: {secret} (keep it from the training; the audit needs it)")
+
+
 @app.command(epilog=EXIT_CODES)
 def gate(
     report: Annotated[Path, typer.Argument(help="report.json of an audit.")],
@@ -137,9 +198,10 @@ def render(
 
 @app.command(name="list")
 def list_all(debug: Debug = False) -> None:
-    """List data sets, architectures, schemes and attacks that a plan can name."""
+    """List data sets, architectures, schemes and attacks that a plan can name, and kinds of canaries."""
     with _guarded(debug=debug):
         from attacks.catalogue import catalogue
+        from auditor.canaries.kind import kinds
         from auditor.datasets import names
         from defenses.architectures import FACTORIES
         from defenses.schemes import schemes
@@ -151,6 +213,7 @@ def list_all(debug: Debug = False) -> None:
             },
             "Schemes ([scheme] name = ...)": {name: scheme.paper for name, scheme in schemes().items()},
             "Attacks ([[attacks]] name = ...)": {name: attack.paper for name, attack in catalogue().items()},
+            "Canaries (auditor plant --kind ...)": {name: kind.summary for name, kind in kinds().items()},
         }
         for title, entries in sections.items():
             typer.echo(title)

@@ -28,7 +28,7 @@ def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tupl
     """
     if not plan.control.enabled:
         return None, "the plan switched the positive control off"
-    if target.shadows is None or plan.training is None:
+    if not isinstance(target.shadows, ShadowSource) or plan.training is None:
         return None, "the checkpoint's recipe is not known, so no model could be trained like it"
     job = target.shadows.job
     if isinstance(job.defense, NoDefense) and plan.claim is None:

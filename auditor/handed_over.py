@@ -1,27 +1,28 @@
 """A checkpoint that somebody else trained: read without running it, its candidates in an order that tells nothing."""
 
 import numpy as np
-from scipy.stats import binom
 
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
+from auditor.canaries.audited import planted_candidates
+from auditor.canaries.beside import StoreBeside
 from auditor.checkpoint import fit_weights, read_checkpoint
 from auditor.control import positive_control
 from auditor.datasets import check_records
+from auditor.given import Given
 from auditor.plan import Checkpoint, Plan
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.setting import Setting
+from auditor.slices import check_slices
 from auditor.sources import joined, load_source
+from auditor.stated import refuse_unfair, stated_claim
 from auditor.subject import Subject
 from defenses.defense import Defense, History
-from defenses.errors import DataError
-from defenses.guarantee import Guarantee, Neighboring, Unit
+from defenses.errors import CheckpointError, DataError
+from defenses.guarantee import Guarantee
 from defenses.randomness import stream
-from defenses.records import BoolArray, Inclusion, Records, Split
+from defenses.records import Inclusion, Records, Split
 from defenses.training import Job
-
-# Fair coins fall this unevenly less than once in a thousand million audits.
-_IMPLAUSIBLE = 1e-9
 
 
 def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subject:
@@ -40,29 +41,31 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     """
     architecture = resolve_architecture(plan, allow_code=setting.allow_code)
     defense = resolve_defense(plan)
-    members = load_source(entry.members, setting)
-    nonmembers = load_source(entry.nonmembers, setting, like=members)
-    outside = None if entry.population is None else load_source(entry.population, setting, like=members)
-    classes = entry.classes or max(part.classes for part in (members, nonmembers, outside) if part is not None)
-    check_records(members, nonmembers, classes=classes, shape=members.shape)
+    given = _two_sides(entry, setting) if entry.canaries is None else planted_candidates(entry, setting)
+    candidates, outside, probability = given.candidates, given.population, given.probability
+    check_slices(plan.slices, candidates)
     if outside is not None:
-        _refuse_overlap(outside, members, nonmembers)
-    both = joined(members, nonmembers, classes)
-    # The attacker sees the candidates in an order of their own: members first would be the answer key.
-    order = stream(0, "order", both.digest).permutation(len(both))
-    candidates, included = both.take(order), order < len(members)
-    coins = entry.inclusion == "independent_coins"
-    if coins:
-        _refuse_unfair(included)
-    # With coins the attacker may know the chance, one half, but not how many of them fell on which side.
-    probability = 0.5 if coins else len(members) / len(both)
-    module = architecture.build(members.shape, classes, seed=0)
+        _refuse_overlap(outside, candidates, *([] if given.beside is None else [given.beside]))
+    if given.inclusion is Inclusion.INDEPENDENT:
+        refuse_unfair(given.included)
+    module = architecture.build(candidates.shape, candidates.classes, seed=0)
     checkpoint = read_checkpoint(setting.plan_folder / entry.path)
-    fit_weights(module, checkpoint)
+    try:
+        fit_weights(module, checkpoint)
+    except CheckpointError as error:
+        if entry.canaries is None:
+            raise
+        raise CheckpointError(
+            f"{error}. The canaries are records of shape {candidates.shape} in {candidates.classes} classes: make sure "
+            f"that {entry.canaries} belongs to this model's data"
+        ) from error
     store = setting.workplace.store()
+    if given.beside is not None:
+        store = StoreBeside(store.folder, executor=store.executor, beside=given.beside)
     shadows = None
     if plan.training is not None:
-        recipe = resolve_recipe(plan.training, architecture, round(probability * len(both)))
+        always = 0 if given.beside is None else len(given.beside)
+        recipe = resolve_recipe(plan.training, architecture, always + round(probability * len(candidates)))
         shadows = ShadowSource(
             Job(recipe, defense, candidates),
             store,
@@ -77,10 +80,10 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     return Subject(
         target=target,
         split=Split(
-            canary=np.arange(len(both)),
-            included=included,
-            population=np.arange(len(both), len(both) + (0 if outside is None else len(outside))),
-            inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
+            canary=np.arange(len(candidates)),
+            included=given.included,
+            population=len(candidates) + np.arange(0 if outside is None else len(outside)),
+            inclusion=given.inclusion,
             probability=probability,
         ),
         defense=defense,
@@ -90,8 +93,31 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
         store=store,
         control=control,
         control_reason=reason,
-        seed_commitment="none: the target was trained elsewhere",
-        remarks={"checkpoint": list(checkpoint.notes)} if checkpoint.notes else {},
+        seed_commitment=given.commitment,
+        remarks=dict(given.remarks) | ({"checkpoint": list(checkpoint.notes)} if checkpoint.notes else {}),
+    )
+
+
+def _two_sides(entry: Checkpoint, setting: Setting) -> Given:
+    """Return members and nonmembers as candidates in an order of their own."""
+    assert entry.members is not None
+    assert entry.nonmembers is not None
+    members = load_source(entry.members, setting)
+    nonmembers = load_source(entry.nonmembers, setting, like=members)
+    outside = None if entry.population is None else load_source(entry.population, setting, like=members)
+    classes = entry.classes or max(part.classes for part in (members, nonmembers, outside) if part is not None)
+    check_records(members, nonmembers, classes=classes, shape=members.shape)
+    both = joined(members, nonmembers, classes)
+    # The attacker sees the candidates in an order of their own: members first would be the answer key.
+    order = stream(0, "order", both.digest).permutation(len(both))
+    coins = entry.inclusion == "independent_coins"
+    return Given(
+        candidates=both.take(order),
+        included=order < len(members),
+        inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
+        # With coins the attacker may know the chance, one half, but not how many of them fell on which side.
+        probability=0.5 if coins else len(members) / len(both),
+        population=outside,
     )
 
 
@@ -106,24 +132,8 @@ def _refuse_overlap(outside: Records, *inside: Records) -> None:
         )
 
 
-def _refuse_unfair(included: BoolArray) -> None:
-    """Refuse a split that fair coins do not give, before anything is trained on the word that they did."""
-    members, total = int(included.sum()), len(included)
-    if 2 * binom.cdf(min(members, total - members), total, 0.5) < _IMPLAUSIBLE:
-        raise DataError(
-            f"{members} of {total} candidates are members, which fair coins do not do; give both sides as the coins "
-            'fell, or inclusion = "fixed"'
-        )
-
-
 def _claim(plan: Plan, defense: Defense, shadows: ShadowSource | None) -> Guarantee | None:
     """Return what is claimed of a checkpoint: by the plan, else by the scheme that it says it was trained under."""
-    if plan.claim is None:
-        return None if shadows is None else defense.claimed(History(shadows.job.recipe.lots))
-    return Guarantee(
-        plan.claim.epsilon,
-        plan.claim.delta,
-        Neighboring[plan.claim.neighboring.upper()],
-        Unit[plan.claim.unit.upper()],
-        accountant="claim of the plan",
-    )
+    if plan.claim is not None:
+        return stated_claim(plan)
+    return None if shadows is None else defense.claimed(History(shadows.job.recipe.lots))

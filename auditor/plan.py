@@ -49,14 +49,48 @@ class Checkpoint(Part):
     """A trained model's file, the records that it was trained on, and records that it was not.
 
     `inclusion` is "fixed" unless the members were drawn from members and nonmembers together by independent fair coins,
-    which only the owner of the training can know; then an epsilon can be shown.
+    which only the owner of the training can know; then an epsilon can be shown. Instead of both sets, `canaries` names
+    the sealed file of `auditor plant`, `data` what was planted (shadow models need it), and `commitment` what was
+    published of the coins.
     """
 
     path: str
-    members: Source
-    nonmembers: Source
+    members: Source | None = None
+    nonmembers: Source | None = None
+    canaries: str | None = None
+    data: str | None = None
+    commitment: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     population: Source | None = None
     classes: int | None = Field(default=None, ge=2)
+    inclusion: Literal["fixed", "independent_coins"] = "fixed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canaries_toss_coins(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("canaries") is not None:
+            return {"inclusion": "independent_coins"} | given
+        return given
+
+    @model_validator(mode="after")
+    def _one_truth(self) -> Self:
+        if self.canaries is None:
+            if self.members is None or self.nonmembers is None:
+                raise ValueError("give members and nonmembers, or canaries: the sealed file of auditor plant")
+            if self.data is not None or self.commitment is not None:
+                raise ValueError("data and commitment belong to canaries, and no canaries are given")
+            return self
+        said = [name for name in ("members", "nonmembers", "classes") if getattr(self, name) is not None]
+        if self.inclusion == "fixed":
+            said.append("inclusion")
+        if said:
+            raise ValueError(f"the sealed file of canaries says this itself: leave out {', '.join(said)}")
+        return self
+
+
+class Scores(Part):
+    """What a model said about records and who of them was in its training, recorded in a .npz or .csv file."""
+
+    path: str
     inclusion: Literal["fixed", "independent_coins"] = "fixed"
 
 
@@ -131,30 +165,36 @@ DEFAULT_LIMIT = Limit(measure="tpr_at_fpr_0.01", maximum=0.03)
 class Plan(Part):
     """One audit.
 
-    Either `data` (the audit trains the target itself) or `checkpoint` (somebody else did). `seed` makes a run
-    repeatable for audit use; without it the target's coins and noise come from the operating system's entropy and stay
-    secret.
+    Either `data` (the audit trains the target itself), `checkpoint` (somebody else did) or `scores` (only what the
+    model said is at hand). `seed` makes a run repeatable for audit use; without it the target's coins and noise come
+    from the operating system's entropy and stay secret.
     """
 
     title: str
     seed: int | None = Field(default=None, ge=0)
     data: Data | None = None
     checkpoint: Checkpoint | None = None
-    model: Model
+    scores: Scores | None = None
+    model: Model | None = None
     training: Training | None = None
     scheme: Named | None = None
     claim: Claim | None = None
     shadows: int = Field(default=16, ge=1)
     attacks: tuple[Named, ...] = ()
     limits: tuple[Limit, ...] = (DEFAULT_LIMIT,)
+    slices: tuple[str, ...] = ("class", "correct")
     control: Control = Control()
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     delta: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
-        if (self.data is None) == (self.checkpoint is None):
-            raise ValueError("give exactly one of [data] (train a target here) and [checkpoint]")
+        if sum(part is not None for part in (self.data, self.checkpoint, self.scores)) != 1:
+            raise ValueError("give exactly one of [data] (train a target here), [checkpoint] and [scores]")
+        if self.scores is None and self.model is None:
+            raise ValueError("key 'model' is missing: say what network it is")
+        if self.scores is not None and (self.model or self.training or self.scheme or self.seed is not None):
+            raise ValueError("[scores] are all there is: leave out model, training, scheme and seed")
         if self.data is not None and self.training is None:
             raise ValueError("[data] without [training]: say how the target is to be trained")
         if self.claim is not None and self.data is not None:
@@ -168,6 +208,11 @@ class Plan(Part):
             raise ValueError("seed is for a target that is trained here; nothing is drawn from it for a checkpoint")
         if self.checkpoint is not None and self.scheme is not None and self.training is None:
             raise ValueError("[scheme] without [training]: give the whole recipe, or put what is promised into [claim]")
+        if self.checkpoint is not None and self.checkpoint.canaries and not self.checkpoint.data and self.training:
+            raise ValueError(
+                "[training] for canaries needs data under [checkpoint]: shadow models train on the planted data too; "
+                "name it, or leave [training] out and run only attacks that need no shadow models"
+            )
         adam = self.training is not None and self.training.optimizer == "adam"
         if adam and ("momentum" in (self.training or self).model_fields_set or self.control.momentum is not None):
             raise ValueError("momentum is for optimizer 'sgd'; Adam has its own decay rates")
@@ -192,7 +237,9 @@ class Plan(Part):
 
         Judging the same subject by other limits or attacks must not draw it anew.
         """
-        about = self.model_dump(mode="json", include={"data", "checkpoint", "model", "training", "scheme", "delta"})
+        about = self.model_dump(
+            mode="json", include={"data", "checkpoint", "scores", "model", "training", "scheme", "delta"}
+        )
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from attacks.shadows import ShadowSource
 from auditor import curves, metrics
 from auditor.evidence import Evidence
 from auditor.findings import Measures, Shown, headline
 from auditor.plan import Plan
 from auditor.resolve import parameters_of
 from auditor.setting import Setting
+from auditor.slices import Part, slices
 from auditor.subject import Subject
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
@@ -38,6 +40,7 @@ from reports.record import (
 from reports.record import Subject as SubjectRecord
 
 EXPOSED = 10
+PATHS = ("source", "path", "canaries", "data")  # keys of a plan
 LIBRARIES = ("privacy-auditor", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
 
@@ -52,6 +55,7 @@ class Outcome:
         shown: The epsilon bound.
         findings: What was judged.
         level: Confidence of each interval.
+        parts: Parts of the candidates that are looked at by themselves.
     """
 
     evidence: Sequence[Evidence]
@@ -60,6 +64,7 @@ class Outcome:
     shown: Shown
     findings: Sequence[Finding]
     level: float
+    parts: Sequence[Part] = ()
 
 
 def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcome, timing: Timing) -> Report:
@@ -84,7 +89,7 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         findings=sorted(outcome.findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
         attacks=[_result(entry, outcome, setting, subject) for entry in outcome.evidence],
         epsilons=_epsilons(subject, outcome.shown),
-        blind_spots=_blind_spots(subject, outcome.evidence),
+        blind_spots=_blind_spots(plan, subject, outcome.evidence),
         provenance=_provenance(plan, subject, setting),
         timing=timing,
     )
@@ -113,13 +118,14 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
         control=dict(outcome.control.get(attack.name, {})),
         roc=curves.roc_curve(*entry.by_unit[:2], level=outcome.level),
         histogram=curves.histogram(*entry.by_unit[:2]),
-        exposed=_exposed(entry, setting, subject),
+        exposed=_exposed(entry, setting, subject, outcome.level),
+        slices=slices(entry, outcome.parts, level=outcome.level),
         notes=list(entry.claim.notes),
     )
 
 
-def _exposed(entry: Evidence, setting: Setting, subject: Subject) -> list[ExposedRecord]:
-    """Return the members that the attack is most sure of, under keyed hashes."""
+def _exposed(entry: Evidence, setting: Setting, subject: Subject, level: float) -> list[ExposedRecord]:
+    """Return the members that the attack is most sure of, under keyed hashes; their intervals hold together."""
     members = np.flatnonzero(entry.included)
     first = members[np.argsort(-entry.scores[members], kind="stable")][:EXPOSED]
     records = subject.target.candidates
@@ -127,15 +133,19 @@ def _exposed(entry: Evidence, setting: Setting, subject: Subject) -> list[Expose
     outside = np.sort(entry.scores[~entry.included])
     key = setting.workplace.record_key()
     names = records.kind.classes if isinstance(records.kind, Table) else ()
-    return [
-        ExposedRecord(
-            record=hmac.new(key, digest, hashlib.sha256).hexdigest()[:16],
-            score=float(entry.scores[place]),
-            label=names[records.y[place]] if names else str(records.y[place]),
-            nonmembers_above=int(len(outside) - np.searchsorted(outside, entry.scores[place], side="left")),
+    found = []
+    for place, digest in zip(first, digests, strict=True):
+        above = int(len(outside) - np.searchsorted(outside, entry.scores[place], side="left"))
+        found.append(
+            ExposedRecord(
+                record=hmac.new(key, digest, hashlib.sha256).hexdigest()[:16],
+                score=float(entry.scores[place]),
+                label=names[records.y[place]] if names else str(records.y[place]),
+                nonmembers_above=above,
+                false_alarms=metrics.rate(above, len(outside), level=1 - (1 - level) / len(first)),
+            )
         )
-        for place, digest in zip(first, digests, strict=True)
-    ]
+    return found
 
 
 def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
@@ -145,7 +155,7 @@ def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
     inside, outside = int(included.sum()), int((~included).sum())
     return SubjectRecord(
         title=plan.title,
-        model=f"{plan.model.architecture}, {size:,} parameters",
+        model="recorded outputs" if plan.model is None else f"{plan.model.architecture}, {size:,} parameters",
         model_digest=target.digest,
         data=target.candidates.name,
         data_digest=target.candidates.digest,
@@ -202,13 +212,22 @@ def _guarantee(found: Guarantee | Unaccounted | None) -> GuaranteeRecord | None:
     )
 
 
-def _blind_spots(subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
+def _blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
     """Say what this audit does not show."""
     found = [
         "It shows leaks, never their absence: another attack, or more shadow models, may find more.",
         "Intervals hold for this one model; another run of the same training may leak more or less.",
         "It measures membership inference only, not reconstruction, attribute inference or extraction.",
     ]
+    if plan.checkpoint is not None and plan.checkpoint.canaries is not None:
+        found.append(
+            "The candidates are planted canaries, made to be remembered: what is found of them bounds epsilon, and is "
+            "no figure for ordinary records."
+        )
+        found.append(
+            "That the training used every planted row, and never the sealed coins, is taken on trust; the commitment "
+            "shows only that the coins were fixed before."
+        )
     candidates = subject.target.candidates
     copies = len(candidates) - len(set(candidates.row_digests()))
     if copies:
@@ -240,7 +259,7 @@ def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
 def _settings(subject: Subject, setting: Setting) -> dict[str, Any]:
     """Return what decides the last bits of the numbers."""
     shadows = subject.target.shadows
-    if shadows is None:
+    if not isinstance(shadows, ShadowSource):
         return {"torch_threads": torch.get_num_threads()} | dict(subject.remarks)
     layout = shadows.layout
     return {
@@ -255,7 +274,7 @@ def _without_paths(content: Any) -> Any:
     """Reduce the sources of a plan to file names: where a file lay is nobody's business."""
     if isinstance(content, dict):
         return {
-            name: Path(value).name if name in ("source", "path") and isinstance(value, str) else _without_paths(value)
+            name: Path(value).name if name in PATHS and isinstance(value, str) else _without_paths(value)
             for name, value in content.items()
         }
     return [_without_paths(value) for value in content] if isinstance(content, list) else content

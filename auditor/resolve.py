@@ -25,6 +25,8 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
     Raises:
         PlanError: If the name is unknown, or names code that may not be run.
     """
+    if plan.model is None:
+        raise PlanError("key 'model' is missing: say what network it is")
     name = plan.model.architecture
     if ":" in name and not allow_code:
         raise PlanError(f"architecture {name!r} would run code of that package; give --allow-code if you trust it")

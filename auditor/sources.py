@@ -22,14 +22,29 @@ def load_source(source: Source, setting: Setting, *, like: Records | None = None
     Raises:
         AuditError: If they cannot be found, read or encoded.
     """
+    return read_source(source, setting.plan_folder, setting.data_dir, like=like)
+
+
+def read_source(source: Source, folder: Path, data_dir: Path | None, *, like: Records | None = None) -> Records:
+    """Load records by name or by a path relative to a folder.
+
+    Args:
+        source: Where they come from.
+        folder: What a relative path starts from.
+        data_dir: Where data sets are looked for first.
+        like: Records whose encoding is to be used again.
+
+    Raises:
+        AuditError: If they cannot be found, read or encoded.
+    """
     named = source.source.strip().lower().replace("-", "_") in names()
-    where: str | Path = source.source if named else setting.plan_folder / source.source
+    where: str | Path = source.source if named else folder / source.source
     try:
         return load(
             where,
             split=source.split,
             label=source.label,
-            data_dir=setting.data_dir,
+            data_dir=data_dir,
             like=like,
             classes=source.classes,
             ranges=source.ranges,

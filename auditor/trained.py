@@ -10,6 +10,7 @@ from auditor.control import positive_control
 from auditor.plan import Data, Plan
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.setting import Setting
+from auditor.slices import check_slices
 from auditor.sources import load_source
 from auditor.subject import Subject, module_digest
 from defenses.accounting import price
@@ -39,6 +40,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     architecture = resolve_architecture(plan, allow_code=setting.allow_code)
     defense = resolve_defense(plan)
     pool, outside = _drawn(load_source(data, setting), data)
+    check_slices(plan.slices, pool)
     root = plan.seed if plan.seed is not None else setting.workplace.secret_seed(plan.subject_digest)
     split = Split(
         canary=np.arange(len(pool)),

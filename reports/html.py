@@ -98,6 +98,7 @@ def _template() -> Template:
         "kind": lambda kind: _KINDS.get(kind.lower(), kind),
         "mark": lambda status: _MARKS[_TONES[status]],
         "meaning": lambda status: wording.STATUS_MEANINGS[status],
+        "most_exposed": lambda slices: sorted(slices, key=lambda one: -(one.measures["auc"].value or 0)),
         "measure_title": lambda name: measure(name).title,
         "parts": wording.parts,
         "plain": wording.plain,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reports.errors import ReportError
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Strict(BaseModel):
@@ -143,6 +143,19 @@ class ExposedRecord(Strict):
     score: float
     label: str
     nonmembers_above: int = Field(description="how many non-members score at least as high")
+    false_alarms: Estimate | None = Field(
+        default=None, description="share of non-members that a threshold at this record's score would accuse"
+    )
+
+
+class Slice(Strict):
+    """What an attack finds within a part of the candidates: a class, right predictions, a value of a column."""
+
+    by: str
+    value: str
+    members: int
+    nonmembers: int
+    measures: dict[str, Estimate]
 
 
 class AttackStatus(enum.StrEnum):
@@ -169,6 +182,7 @@ class AttackResult(Strict):
     roc: RocCurve | None = None
     histogram: Histogram | None = None
     exposed: list[ExposedRecord] = []
+    slices: list[Slice] = []
     notes: list[str] = []
 
 

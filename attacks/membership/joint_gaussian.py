@@ -13,13 +13,17 @@ _RIDGE = 1e-9  # of the mean variance: two views that always agree would leave t
 def joint_scores(
     target: npt.NDArray[Any], shadows: npt.NDArray[Any], included: npt.NDArray[np.bool_], *, online: bool
 ) -> Float64Array:
-    """Score candidates by LiRA from several correlated confidences of each.
+    """Score candidates by LiRA from one or several correlated confidences of each, with few shadows.
 
     Views of one record err together, so adding up their scores counts the same evidence several times. The covariance
     is that of the residuals around each record's own means, pooled over records, one for shadows that saw the record
     and one for those that did not. Offline, the score is the one-sided z of the weighted sum that tells a common shift
-    of all views from no shift best. A record that every shadow saw, or none did, gets its missing means from its other
-    ones and the average gap between the two.
+    of all views from no shift best.
+
+    Online, a record's gap between its two means is an estimate from a few shadows each, and in several views its noise
+    outweighs it. So it is pulled towards the average gap (empirical Bayes): the covariance of the gaps over records,
+    less what the noise of the means explains, is what gaps truly differ by. A record that every shadow saw, or none
+    did, has the average gap. With many shadows nothing is left to pull.
 
     Args:
         target: (q, n) logit confidence of each view of each candidate under the target.
@@ -28,14 +32,15 @@ def joint_scores(
         online: Whether shadows that saw the record are used.
 
     Returns:
-        (n,) float64, higher = member; for q = 1 the same as `lira_scores` with fixed variance.
+        (n,) float64, higher = member; offline with q = 1 the same as `lira_scores` with fixed variance.
 
     Raises:
         ValueError: If shapes differ, a value is not finite, or a side has no shadows.
 
     Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles", section VI-B (several queries
     per record as a multivariate normal). Deviation: the covariance is pooled over records, which a few shadows suffice
-    for, and offline is the one-sided linear statistic.
+    for, and offline is the one-sided linear statistic. The shrinkage is ours; for the principle see Efron and Morris
+    1973, "Stein's Estimation Rule and Its Competitors".
     """
     values, wide = np.asarray(target, dtype=np.float64), np.asarray(shadows, dtype=np.float64)
     if wide.ndim != 3 or values.shape != wide.shape[1:] or included.shape != (len(wide), wide.shape[2]):
@@ -54,11 +59,32 @@ def joint_scores(
     inside = _Side(wide, included)
     if not inside.counts.any():
         raise ValueError("no shadow saw any record, so online scores cannot be had; ask for online=False")
+    gaps = _shrunk_gaps(inside, outside)
+    # Given the gap, both sides tell where the record lies.
+    total = inside.counts * (inside.means - gaps) + outside.counts * outside.means
+    means_out = total / (inside.counts + outside.counts)
+    return inside.log_density(values - means_out - gaps) - outside.log_density(values - means_out)
+
+
+def _shrunk_gaps(inside: "_Side", outside: "_Side") -> Float64Array:
+    """Return how much higher each view of each record is expected under models that saw it, (q, n)."""
     both = (inside.counts > 0) & (outside.counts > 0)
-    gap = (inside.means - outside.means)[:, both].mean(axis=1, keepdims=True) if both.any() else 0.0
-    means_in = np.where(inside.counts > 0, inside.means, outside.means + gap)
-    means_out = np.where(outside.counts > 0, outside.means, inside.means - gap)
-    return inside.log_density(values - means_in) - outside.log_density(values - means_out)
+    if not both.any():
+        return np.zeros_like(inside.means)
+    gaps = inside.means - outside.means
+    average = gaps[:, both].mean(axis=1, keepdims=True)
+    spread = (gaps[:, both] - average) @ (gaps[:, both] - average).T / max(int(both.sum()) - 1, 1)
+    noise = (
+        inside.covariance * (1 / inside.counts[both]).mean() + outside.covariance * (1 / outside.counts[both]).mean()
+    )
+    size, direction = np.linalg.eigh(spread - noise)
+    true = (direction * np.maximum(size, 0)) @ direction.T
+    found = np.repeat(average, gaps.shape[1], axis=1)
+    for ins, outs in {*zip(inside.counts[both].tolist(), outside.counts[both].tolist(), strict=True)}:
+        those = (inside.counts == ins) & (outside.counts == outs)
+        own = inside.covariance / ins + outside.covariance / outs
+        found[:, those] += true @ np.linalg.solve(true + own, gaps[:, those] - average)
+    return found
 
 
 class _Side:

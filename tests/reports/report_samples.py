@@ -84,7 +84,7 @@ def ran(name: str, title: str, shift: float, *, control: float = 1.6, **more: An
 def build(*, shift: float, verdict: str, headline: str, findings: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """A whole record as plain data; the verdict-carrying attack is LiRA."""
     return {
-        "schema_version": "1.0",
+        "schema_version": "1.1",
         "subject": {
             "title": "Fashion-MNIST classifier, release candidate 4",
             "model": "cnn, 206,922 parameters",

@@ -1,0 +1,71 @@
+"""Recorded answers in place of models: an audit of scores that somebody wrote down, without the model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from attacks.shadows import ShadowOutput
+from defenses.errors import NotApplicableError
+from defenses.progress import OnProgress, silent
+from defenses.records import BoolArray, FloatArray
+
+Float64Array = npt.NDArray[np.float64]
+
+MOST_RECORDS = 2**24  # a record stands for its row number, which float32 holds exactly up to here
+
+
+def row_numbers(first: int, count: int) -> FloatArray:
+    """Return (count, 1) stand-ins for records: the rows of the recorded answers."""
+    return np.arange(first, first + count, dtype=np.float32)[:, None]
+
+
+class RecordedModel(nn.Module):
+    """Answers with what was recorded.
+
+    Args:
+        logits: (n, C) float64, one row per record.
+    """
+
+    def __init__(self, logits: Float64Array) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.from_numpy(np.ascontiguousarray(logits)), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the recorded logits (b, C) of the rows that x (b, 1) names."""
+        return self.logits[x[:, 0].long()]
+
+
+@dataclass(frozen=True)
+class RecordedShadows:
+    """What shadow models said, and who was in them.
+
+    Attributes:
+        logits: (k, m, C) on the candidates.
+        members: (k, m) bool.
+        population: (k, z, C) on the population; z = 0 without one.
+    """
+
+    logits: Float64Array
+    members: BoolArray
+    population: Float64Array
+
+    def included(self, count: int) -> BoolArray:
+        """Return who is in each of the first `count` shadows, (count, m)."""
+        if count > len(self.members):
+            raise NotApplicableError(
+                f"needs {count} shadow models, and answers of {len(self.members)} are recorded: set shadows = "
+                f"{len(self.members)} in the plan"
+            )
+        return self.members[:count]
+
+    def each(self, count: int, *, queries: int = 1, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
+        """Return what each of the first `count` shadows said."""
+        if queries != 1:
+            raise NotApplicableError(f"asks about {queries} views of each record, and one answer is recorded")
+        self.included(count)
+        return islice((ShadowOutput(*pair) for pair in zip(self.logits, self.population, strict=True)), count)

@@ -1,0 +1,88 @@
+"""The candidates of an audit of planted data: all canaries and their coins, from the sealed file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from auditor.canaries.form import read_back
+from auditor.canaries.plant import PUBLIC
+from auditor.canaries.sealed import Sealed, data_digest
+from auditor.datasets.sides import FEWEST
+from auditor.given import Given
+from auditor.plan import Checkpoint
+from auditor.setting import Setting
+from auditor.sources import load_source
+from defenses.errors import DataError
+from defenses.records import Inclusion, Records
+
+
+def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
+    """Open a sealed file for an audit, and check it against the planted data and the commitment if they are given.
+
+    Args:
+        entry: The plan's checkpoint; `canaries` is given.
+        setting: Where and with what.
+
+    Returns:
+        All m canaries with the coins; beside them the planted data without canaries, if it is given.
+
+    Raises:
+        AuditError: If the file cannot be trusted, or belongs to other data.
+    """
+    assert entry.canaries is not None
+    sealed = Sealed.read(setting.plan_folder / entry.canaries)
+    if entry.commitment not in (None, sealed.commitment):
+        raise DataError(
+            f"{entry.canaries} opens to the commitment {sealed.commitment}, and the plan holds {entry.commitment}: it "
+            "is another planting, or was made anew after the coins were known; use the file that was committed to"
+        )
+    inside = int(sealed.included.sum())
+    if min(inside, len(sealed.included) - inside) < FEWEST:
+        raise DataError(
+            f"{entry.canaries}: {inside} of {len(sealed.included)} canaries were planted; an audit needs at least "
+            f"{FEWEST} that were and as many that were not, so plant more canaries"
+        )
+    beside = None if entry.data is None else _beside(sealed, setting.plan_folder / entry.data)
+    outside = None if entry.population is None else load_source(entry.population, setting, like=sealed.candidates)
+    about = {"kind": sealed.kind, "count": len(sealed.included), "data_digest": sealed.data_digest}
+    return Given(
+        candidates=sealed.candidates,
+        included=sealed.included,
+        inclusion=Inclusion.INDEPENDENT,
+        probability=0.5,
+        population=outside,
+        beside=beside,
+        commitment=f"of the canaries' coins: {sealed.commitment}",
+        remarks={"canaries": about},
+    )
+
+
+def _beside(sealed: Sealed, path: Path) -> Records:
+    """Return the planted data without canaries, after making sure that it is what was planted."""
+    folder = path if (path / PUBLIC).is_file() else path.parent
+    if (folder / PUBLIC).is_file():
+        _agree(sealed, folder / PUBLIC)
+    if folder == path:
+        path = path / sealed.data
+    found = read_back(path, sealed.reading, like=sealed.candidates)
+    if data_digest(found) != sealed.data_digest:
+        raise DataError(
+            f"{path} is not the data that these canaries were planted in, or was changed since; name the planted data, "
+            "or the sealed file that belongs to it"
+        )
+    # By likeness, not by coin: what remains is the same whatever the coins were.
+    canaries = set(sealed.candidates.row_digests())
+    return found.take(np.array([digest not in canaries for digest in found.row_digests()], dtype=np.bool_))
+
+
+def _agree(sealed: Sealed, path: Path) -> None:
+    try:
+        said = json.loads(path.read_text())["commitment"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}); restore it, or leave it out") from None
+    if said != sealed.commitment:
+        raise DataError(
+            f"{path} holds the commitment {said}, and the sealed file opens to {sealed.commitment}: it is the sealed "
+            "file of other data, or was made anew; use the one that belongs to this data"
+        )

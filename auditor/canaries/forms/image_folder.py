@@ -1,0 +1,86 @@
+"""Folders of images, a sub-folder per class: files are copied under random names, canaries written as PNG."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from auditor.canaries.form import Form
+from auditor.canaries.kind import Drawn
+from auditor.datasets.pixels import Bytes, unit_interval
+from defenses.errors import DataError
+from defenses.records import FloatArray, IntArray, Records
+
+
+class ImageFolder(Form):
+    """A folder of images.
+
+    Every file gets a name drawn at random and one common time stamp: names, times and the order on disk tell nothing.
+    Canaries are PNG, which keeps every pixel; a record under another label is its own file in another folder.
+
+    Args:
+        path: The folder.
+        records: What was loaded from it, class by class and by file name within a class.
+    """
+
+    def __init__(self, path: Path, records: Records) -> None:
+        self._classes = sorted(one.name for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
+        self._files = [file for name in self._classes for file in _images_in(path / name)]
+        if len(self._files) != len(records):
+            raise DataError(
+                f"{path} changed while it was read: {len(self._files)} images, not {len(records)}; try again"
+            )
+        # Codes follow the folders' order unless the caller gave another one, which the records show.
+        code = {file.parent.name: int(label) for file, label in zip(self._files, records.y, strict=True)}
+        self._named = {label: name for name, label in code.items()}
+        if len(self._named) < records.classes:
+            raise DataError(
+                f"{path} has images of {len(self._named)} of {records.classes} classes; add images of all of them"
+            )
+        names = [self._named[label] for label in range(records.classes)]
+        super().__init__(path.resolve().name, records, {"classes": names})
+
+    def write(self, path: Path, kept: IntArray, added: Drawn, order: IntArray) -> None:
+        """Copy files and write canaries in the given order; see `Form.write`."""
+        now = path.parent.stat().st_mtime
+        for place in order:
+            number = int(place) - len(kept)  # of the canary; below 0 it is a record
+            label = int(self.records.y[kept[place]] if number < 0 else added.y[number])
+            folder = path / self._named[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            name = secrets.token_hex(12)
+            if number >= 0 and added.base is None:
+                file = folder / f"{name}.png"
+                _save(added.x[number], file)
+            else:
+                original = self._files[kept[place] if number < 0 or added.base is None else added.base[number]]
+                file = folder / f"{name}{original.suffix.lower()}"
+                shutil.copyfile(original, file)
+            os.utime(file, (now, now))
+
+    def settle(self, drawn: Drawn, scratch: Path) -> Drawn:
+        """Round pixels to bytes; see `Form.settle`."""
+        return Drawn(unit_interval(_bytes(drawn.x)), drawn.y, drawn.base)
+
+
+def _bytes(x: FloatArray) -> Bytes:
+    pixels: Bytes = np.rint(np.clip(x, 0, 1) * np.float32(255)).astype(np.uint8)
+    return pixels
+
+
+def _save(x: FloatArray, file: Path) -> None:
+    from PIL import Image as Pillow
+
+    pixels = np.moveaxis(_bytes(x), 0, 2)
+    Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Return the images of one class in the order in which they are loaded."""
+    from PIL import Image as Pillow
+
+    endings = {ending for ending, kind in Pillow.registered_extensions().items() if kind in Pillow.OPEN}
+    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in inside if entry.is_file() and entry.suffix.lower() in endings]
