@@ -71,6 +71,10 @@ class PerExampleGradients:
         }
         return gradients, statistics.sum(0), finite.all()
 
+    def norms(self, parameters: Tensors, x: Tensor, y: Tensor) -> Tensor:
+        """Return the norm of each example's gradient in each group of parameters, (B, G), in the rule's order."""
+        return self._norms(self._split(parameters, x, y))
+
     def numbers(self, parameters: Tensors, x: Tensor, y: Tensor) -> tuple[int, int]:
         """Return the largest and the total count of numbers that one example's gradients take."""
         sizes = [entry.numbers for entry in self._split(parameters, x, y).values()]

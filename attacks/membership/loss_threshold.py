@@ -14,7 +14,8 @@ from defenses.progress import OnProgress, silent
 class LossThreshold(Attack):
     """Score each record by minus its loss; needs the target alone.
 
-    The simplest attack there is, and the baseline that every other one is measured against.
+    The simplest attack there is, and the baseline that every other one is measured against. Thresholds on the
+    probability of the true class, or on its logit, are the same attack: all three rank records alike.
 
     Source: Yeom et al. 2018, "Privacy Risk in Machine Learning", Adversary 1.
     """
