@@ -12,8 +12,9 @@ from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from auditor.evidence import Evidence, gather, measures
-from auditor.findings import check_limits, judge_all, level_of_intervals, show_epsilon
+from auditor.findings import check_limits, confidence_of_claims, judge_all, level_of_intervals, show_epsilon
 from auditor.handed_over import checkpoint_subject
+from auditor.implied import imply_epsilon
 from auditor.plan import Plan
 from auditor.recorded import recorded_subject
 from auditor.recording import Outcome, build_report
@@ -93,13 +94,17 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
                 control[entry.attack.name] = measures(entry, level=level, wanted=wanted)
         seconds["positive control"] = time.perf_counter() - clock
     shown = show_epsilon(evidence, subject, plan)
-    findings = judge_all(evidence, found, control, shown, subject, plan)
+    clock = time.perf_counter()
+    implied = imply_epsilon(plan, subject, setting, confidence=confidence_of_claims(plan))
+    if implied is not None:
+        seconds["gradient canaries"] = time.perf_counter() - clock
+    findings = judge_all(evidence, found, control, shown, subject, plan, implied)
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
     report = build_report(
         plan,
         setting,
         subject,
-        Outcome(evidence, found, control, shown, findings, level, _parts(plan, subject, setting)),
+        Outcome(evidence, found, control, shown, findings, level, _parts(plan, subject, setting), implied),
         Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
     )
     key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report

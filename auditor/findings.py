@@ -2,7 +2,8 @@
 
 Of the error 1 - confidence, one half goes to limits and one half to claims. Intervals are two-sided and only their
 lower end can flag a leak, so limits are judged with the full two-sided error, divided by the number of attacks and
-limits; the epsilon bound is one-sided and holds for the best of all attacks at 1 - error / 2.
+limits; the epsilon bound is one-sided and holds for the best of all attacks at 1 - error / 2, which it shares with the
+bound that steps imply where the plan asks for that too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from auditor.bounds import OneRunAudit, one_run_from_scores
 from auditor.evidence import Evidence
 from auditor.judge import judge_claim, judge_leak
 from auditor.plan import Limit, Plan
+from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee, Unaccounted, Unit
@@ -21,7 +23,7 @@ from defenses.records import Inclusion
 from reports.record import AttackStatus, Estimate, Finding, Status
 from reports.wording import amount, confidence, exact_percent, interval, limit
 
-CLAIM, PROOF, LEAK, FAILED, LEFT_OUT = "PA001", "PA002", "PA010", "PA090", "PA091"
+CLAIM, PROOF, STEP, LEAK, FAILED, LEFT_OUT = "PA001", "PA002", "PA003", "PA010", "PA090", "PA091"
 MORE = "docs/findings.md"
 
 Measures = Mapping[str, Mapping[str, Estimate]]
@@ -45,6 +47,11 @@ def level_of_intervals(plan: Plan, attacks: Sequence[str]) -> float:
     """Return the level of each interval such that all that are judged hold together at the plan's confidence."""
     judged = sum(1 for limit in plan.limits for attack in attacks if limit.attack in (None, attack))
     return 1 - (1 - plan.confidence) / max(judged, len(attacks), 1)
+
+
+def confidence_of_claims(plan: Plan) -> float:
+    """Return the confidence of each bound on epsilon, such that all claims together get half of the error."""
+    return 1 - (1 - plan.confidence) / (2 if plan.white_box is None else 4)
 
 
 def check_limits(plan: Plan, attacks: Sequence[str]) -> None:
@@ -83,7 +90,7 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> 
             included,
             inclusion=subject.split.inclusion,
             delta=plan.judged_delta,
-            confidence=1 - (1 - plan.confidence) / 2,
+            confidence=confidence_of_claims(plan),
             probability=subject.split.probability,
             comparisons=len(ran),
         )
@@ -95,7 +102,13 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> 
 
 
 def judge_all(
-    evidence: Sequence[Evidence], found: Measures, control: Measures, shown: Shown, subject: Subject, plan: Plan
+    evidence: Sequence[Evidence],
+    found: Measures,
+    control: Measures,
+    shown: Shown,
+    subject: Subject,
+    plan: Plan,
+    implied: StepAudit | None = None,
 ) -> list[Finding]:
     """Judge every claim and every limit.
 
@@ -106,11 +119,14 @@ def judge_all(
         shown: The epsilon bound.
         subject: What was audited.
         plan: Its limits.
+        implied: What the steps of the training show, if they were watched.
 
     Returns:
         Findings in the order claims, limits, attacks that did not run.
     """
     findings = _claims(shown, subject, plan, found, control)
+    if implied is not None:
+        findings += _steps(implied, subject)
     for entry in evidence:
         if entry.status is AttackStatus.RAN:
             findings += [
@@ -238,6 +254,31 @@ def _claims(shown: Shown, subject: Subject, plan: Plan, found: Measures, control
             )
         )
     return findings
+
+
+def _steps(implied: StepAudit, subject: Subject) -> list[Finding]:
+    """Judge a promise by what single steps imply: a bound above it contradicts clipping or noise, not the run."""
+    promises = (subject.proved, subject.claimed)
+    promise = next((one for one in promises if isinstance(one, Guarantee) and one.epsilon < float("inf")), None)
+    if promise is None:
+        return []
+    bound = implied.gaussian
+    judged = judge_claim(bound, promise)
+    return [
+        Finding(
+            code=STEP,
+            status=judged.status,
+            title="Clipping and noise of single steps",
+            sentence=judged.sentence.replace("The attack", "Gradient canaries", 1).replace(" implies ", " imply ", 1),
+            measure="epsilon",
+            limit=promise.epsilon,
+            found=Estimate(
+                value=bound.lower, low=bound.lower, high=float("inf"), level=bound.confidence, method=bound.method,
+                n=implied.trials, unit="canary and step",
+            ),
+            more=MORE,
+        )
+    ]  # fmt: skip
 
 
 def _same(claimed: Guarantee | None, proved: Guarantee | Unaccounted) -> bool:

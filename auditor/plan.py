@@ -129,6 +129,14 @@ class Control(Part):
     momentum: float | None = Field(default=None, ge=0, lt=1)
 
 
+class WhiteBox(Part):
+    """An audit of clipping and noise from inside: gradient canaries, in or out of every step of one more run."""
+
+    canaries: int = Field(default=512, ge=1)
+    steps: int = Field(default=100, ge=1)
+    directions: Literal["dirac", "orthogonal"] = "dirac"
+
+
 class Named(BaseModel):
     """A scheme or an attack by name; its other keys are that scheme's or attack's own fields."""
 
@@ -184,6 +192,7 @@ class Plan(Part):
     limits: tuple[Limit, ...] = (DEFAULT_LIMIT,)
     slices: tuple[str, ...] = ("class", "correct")
     control: Control = Control()
+    white_box: WhiteBox | None = None
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     delta: float | None = Field(default=None, gt=0, lt=1)
 
@@ -197,6 +206,10 @@ class Plan(Part):
             raise ValueError("[scores] are all there is: leave out model, training, scheme and seed")
         if self.data is not None and self.training is None:
             raise ValueError("[data] without [training]: say how the target is to be trained")
+        if self.white_box is not None and (self.data is None or self.scheme is None or self.scheme.name == "none"):
+            raise ValueError(
+                "[white_box] watches the steps of a training under a scheme: it needs [data] and a [scheme] with noise"
+            )
         if self.claim is not None and self.data is not None:
             raise ValueError("[claim] is for a checkpoint; a target that is trained here claims what its scheme says")
         return self

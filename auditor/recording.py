@@ -14,12 +14,14 @@ import torch
 
 from attacks.shadows import ShadowSource
 from auditor import curves, metrics
+from auditor.bound_types import EpsilonBound
 from auditor.evidence import Evidence
 from auditor.findings import Measures, Shown, headline
 from auditor.plan import Plan
 from auditor.resolve import parameters_of
 from auditor.setting import Setting
 from auditor.slices import Part, slices
+from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
@@ -56,6 +58,7 @@ class Outcome:
         findings: What was judged.
         level: Confidence of each interval.
         parts: Parts of the candidates that are looked at by themselves.
+        implied: What the steps of the training show, if they were watched.
     """
 
     evidence: Sequence[Evidence]
@@ -65,6 +68,7 @@ class Outcome:
     findings: Sequence[Finding]
     level: float
     parts: Sequence[Part] = ()
+    implied: StepAudit | None = None
 
 
 def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcome, timing: Timing) -> Report:
@@ -88,7 +92,7 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         headline=headline(outcome.findings, {entry.attack.name: entry.attack.title for entry in outcome.evidence}),
         findings=sorted(outcome.findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
         attacks=[_result(entry, outcome, setting, subject) for entry in outcome.evidence],
-        epsilons=_epsilons(subject, outcome.shown),
+        epsilons=_epsilons(subject, outcome.shown, outcome.implied),
         blind_spots=_blind_spots(plan, subject, outcome.evidence),
         provenance=_provenance(plan, subject, setting),
         timing=timing,
@@ -170,30 +174,34 @@ def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
     )
 
 
-def _epsilons(subject: Subject, shown: Shown) -> Epsilons:
+def _epsilons(subject: Subject, shown: Shown, implied: StepAudit | None) -> Epsilons:
     bound = None
     if shown.audit is not None:
         audit = shown.audit
-        bound = BoundRecord(
-            lower=audit.bound.lower,
-            delta=audit.bound.delta,
-            neighboring=audit.bound.neighboring.name.lower(),
-            unit=audit.bound.unit.value,
-            confidence=audit.bound.confidence,
-            method=audit.bound.method,
-            kind=audit.bound.kind.name.lower(),
-            assumptions=list(audit.bound.assumptions),
-            ceiling=audit.bound.ceiling,
-            attack=shown.attack,
-            canaries=len(subject.split.canary),
-            guesses=audit.guesses,
-            correct=audit.correct,
-        )
+        counts = {"canaries": len(subject.split.canary), "guesses": audit.guesses, "correct": audit.correct}
+        bound = _bound(audit.bound, attack=shown.attack, **counts)
     return Epsilons(
         claimed=_guarantee(subject.claimed),
         proved=_guarantee(subject.proved),
         shown=bound,
         shown_reason=shown.reason,
+        implied=None if implied is None else _bound(implied.gaussian, attack="gradient canaries"),
+    )
+
+
+def _bound(found: EpsilonBound, *, attack: str | None, **counts: int) -> BoundRecord:
+    return BoundRecord(
+        lower=found.lower,
+        delta=found.delta,
+        neighboring=found.neighboring.name.lower(),
+        unit=found.unit.value,
+        confidence=found.confidence,
+        method=found.method,
+        kind=found.kind.name.lower(),
+        assumptions=list(found.assumptions),
+        ceiling=found.ceiling,
+        attack=attack,
+        **counts,
     )
 
 

@@ -4,6 +4,7 @@ Cases are timed in turn within a round, and a ratio is taken within its round be
 the machine for a while slows numerator and denominator alike.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 RESULTS = Path(__file__).parent / "results"
+PARTS = Path(".auditor") / "benchmarks"
 PACKAGES = ("torch", "numpy", "opacus", "adversarial-robustness-toolbox", "privacy-auditor")
 
 Case = Callable[[], object]
@@ -87,6 +89,27 @@ def interleave(
 def note(text: str) -> None:
     """Say to standard error how far it is."""
     print(text, file=sys.stderr, flush=True)
+
+
+def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) -> Any:
+    """Return what an earlier run made from the same facts and training code, or make and keep it: stop, and go on.
+
+    Args:
+        facts: Everything that the result depends on but the code of `defenses`, as plain values.
+        make: Returns plain values.
+        folder: Where parts are kept.
+    """
+    from defenses.store import code_digest
+
+    path = folder / f"{hashlib.sha256(json.dumps([*facts, code_digest()]).encode()).hexdigest()[:24]}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    made = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(made))
+    unfinished.replace(path)
+    return made
 
 
 def try_out(cases: Mapping[str, Case]) -> tuple[dict[str, Case], dict[str, str]]:

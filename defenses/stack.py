@@ -16,6 +16,7 @@ from defenses.defense import Defense, Sampler
 from defenses.ensemble import Ensemble, Trace
 from defenses.errors import TrainingError
 from defenses.job import Job
+from defenses.probe import Probe, Probed, Reading
 from defenses.program import Program
 from defenses.randomness import Noise, stream
 from defenses.recipe import Recipe
@@ -65,6 +66,7 @@ class Stack:
         seeds: K seeds.
         device: Where.
         compiled: Whether to compile the steps.
+        probe: An auditor's canaries and eyes.
         share: Share of the usual memory that per-example gradients may take.
     """
 
@@ -76,6 +78,7 @@ class Stack:
         device: torch.device,
         *,
         compiled: bool = False,
+        probe: Probe | None = None,
         share: float = 1.0,
     ) -> None:
         self.job, self.included, self.seeds, self.device, self.compiled = job, included, seeds, device, compiled
@@ -83,6 +86,9 @@ class Stack:
         dtype = recipe.precision.dtype
         self.program = _program(_Kind(recipe, job.defense, records.shape, records.classes, device))
         modules = [recipe.architecture.build(records.shape, records.classes, seed=seed, dtype=dtype) for seed in seeds]
+        if job.initial is not None:
+            for module in modules:
+                module.load_state_dict({name: value[0] for name, value in job.initial.parameters.items()})
         self.module = modules[0].to(device).eval()
 
         def stacked(values: Sequence[dict[str, Tensor]]) -> Tensors:
@@ -98,6 +104,15 @@ class Stack:
         self._load_records(dtype)
         self._largest_lot = self._affordable(share) if rule else None
         self._common: frozenset[int] = frozenset()
+        self._probed = None if probe is None else self._attach(probe)
+
+    def _attach(self, probe: Probe) -> Probed:
+        if self.program.rule is None:
+            raise TrainingError(
+                f"scheme {self.job.defense.name!r} has no rule for per-example gradients, so there is nothing to add a "
+                "canary's to; audit it by its outputs"
+            )
+        return Probed(probe, self.program.rule, _model(self.parameters, 0))
 
     def _load_records(self, dtype: torch.dtype) -> None:
         """Put what each model trains on on the device; models whose scheme leaves the records alone share one copy."""
@@ -167,18 +182,19 @@ class Stack:
             graph, compiled = self.program.step, self._compile_for(capacity)
             new = graph(*old, rates, self.x, self.y, *lot, compiled=compiled)
         else:
-            released = self._released(lots, views, step)
+            sums, statistics = self._sums(lots, views)
+            released = self._release(sums, statistics, step)
             moved = self.program.move(self.parameters, released, self.update_state, rates, compiled=self.compiled)
             new = moved[0], self.buffers, moved[1]
+            if self._probed is not None:
+                self._show(self._probed, lots, step, (sums, released, self.parameters, moved[0]), factors)
         if any(lot is None for lot in lots):
             active = torch.tensor([lot is not None for lot in lots], device=self.device)
             new = tuple(_keep(active, *pair) for pair in zip(new, old, strict=True))
         self.parameters, self.buffers, self.update_state = new
 
-    def _released(
-        self, lots: Sequence[IntArray | None], views: Sequence[IntArray | None], step: tuple[int, int]
-    ) -> Tensors:
-        """Return weighted, summed and released per-example gradients."""
+    def _sums(self, lots: Sequence[IntArray | None], views: Sequence[IntArray | None]) -> tuple[Tensors, Tensor]:
+        """Return weighted and summed per-example gradients, and summed statistics (K, S)."""
         states = {name: torch.stack([state[name] for state in self.rule_states]) for name in self.rule_states[0]}
         longest = max((len(lot) for lot in lots if lot is not None), default=0)
         capacity = self._micro_batch(longest)
@@ -195,23 +211,39 @@ class Stack:
             sums = {name: sums[name] + value for name, value in part[0].items()} if sums else part[0]
             statistics = part[1] if statistics is None else statistics + part[1]
         assert statistics is not None
-        return self._release(sums, statistics, step)
+        return sums, statistics
 
     def _release(self, sums: Tensors, statistics: Tensor, step: tuple[int, int]) -> Tensors:
-        """Hand each model's sums to the rule, with that model's own noise for this step."""
+        """Hand each model's sums, with a probe's canaries, to the rule, with that model's own noise for this step."""
         assert self.program.rule is not None
         released = []
         for k, seed in enumerate(self.seeds):
+            own, state = (_model(sums, k), statistics[k]), self.rule_states[k]
+            if self._probed is not None:
+                own = self._probed.added(*own, state, seed, step)
             noisy, self.rule_states[k] = self.program.rule.release(
-                {name: value[k] for name, value in sums.items()},
-                statistics[k],
-                self.rule_states[k],
+                *own,
+                state,
                 Noise(seed, "noise", *step, device=self.device, compiled=self.compiled),
             )
             released.append(noisy)
         if len(released) == 1:
             return {name: value[None] for name, value in released[0].items()}
         return {name: torch.stack([noisy[name] for noisy in released]) for name in sums}
+
+    def _show(
+        self,
+        probed: Probed,
+        lots: Sequence[IntArray | None],
+        step: tuple[int, int],
+        tensors: tuple[Tensors, Tensors, Tensors, Tensors],
+        rates: Sequence[float],
+    ) -> None:
+        """Let the probe read the step of every model that took one."""
+        for k, seed in enumerate(self.seeds):
+            if lots[k] is not None:
+                sums, released, before, after = (_model(each, k) for each in tensors)
+                probed.read(Reading(seed, step, sums, released, before, after, rates[k]))
 
     def _affordable(self, share: float) -> int:
         """Return the largest micro-batch whose per-example gradients fit, for the whole stack."""
@@ -287,6 +319,10 @@ class Stack:
 
 def _keep(active: Tensor, new: Tensors, old: Tensors) -> Tensors:
     return {name: torch.where(along(active, value), value, old[name]) for name, value in new.items()}
+
+
+def _model(stacked: Tensors, k: int) -> Tensors:
+    return {name: value[k] for name, value in stacked.items()}
 
 
 def is_out_of_memory(error: Exception) -> bool:

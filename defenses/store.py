@@ -187,6 +187,7 @@ def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> t
         "recipe": _plain(job.recipe) | {"architecture": job.recipe.architecture.key},
         "defense": [type(job.defense).__module__, type(job.defense).__qualname__, _plain(job.defense)],
         "records": job.records.digest,
+        "initial": None if job.initial is None else _weights_digest(job.initial),
         "device": device,
         "torch": torch.__version__,
         "code": code_digest(job.recipe.architecture.name, type(job.defense).__module__),
@@ -203,6 +204,13 @@ def _plain(value: object) -> dict[str, object]:
     fields: dict[str, object] = asdict(value)  # type: ignore[call-overload]
     types = {name: type(getattr(value, name)).__qualname__ for name in fields}
     return {"fields": json.loads(json.dumps(fields, default=str, sort_keys=True)), "types": types}
+
+
+def _weights_digest(model: Ensemble) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.parameters.items()):
+        digest.update(repr((name, value.shape, value.dtype)).encode() + value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from defenses.errors import TrainingError
 from defenses.job import Job as Job
 from defenses.layout import usual_layout
 from defenses.memory import freed_memory_is_kept
+from defenses.probe import Probe
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray
 from defenses.stack import Stack, is_out_of_memory
@@ -32,6 +33,7 @@ def train(
     device: str = "auto",
     width: int | None = None,
     compiled: bool = False,
+    probe: Probe | None = None,
     on_progress: OnProgress = silent,
 ) -> Ensemble:
     """Train K models on K subsets of one pool.
@@ -44,14 +46,16 @@ def train(
         width: Models stacked per step; None takes what is usual for the network and device (the store measures). Where
             memory does not allow it, stacks are halved.
         compiled: Whether to compile the steps; pays for runs of minutes. Without a compiler they run as recorded.
+        probe: An auditor's canaries and eyes, attached to every model; seeds must then differ.
         on_progress: Called after every epoch of a stack.
 
     Returns:
         The K models, in order.
 
     Raises:
-        ValueError: If shapes differ or a model has no records.
-        TrainingError: If the architecture cannot be trained this way, or a model diverges.
+        ValueError: If shapes differ, a model has no records, or a probe is to watch models of one seed.
+        TrainingError: If the architecture cannot be trained this way, a model diverges, or there is a probe and the
+            scheme has no rule for per-example gradients.
 
     Example:
         >>> ensemble = train(job, included, [1, 2, 3])          # doctest: +SKIP
@@ -64,6 +68,8 @@ def train(
         )
     if not included.any(axis=1).all():
         raise ValueError("a model has no records at all; use a larger pool or a larger inclusion probability")
+    if probe is not None and len(set(seeds)) < len(seeds):
+        raise ValueError("two models have the same seed, by which a probe tells them apart; give each its own")
     place = resolve_device(device)
     wide = width or usual_layout(job, len(seeds), place).width
     meter = _Meter(job, included, on_progress)
@@ -71,7 +77,9 @@ def train(
     with freed_memory_is_kept():
         for start in range(0, len(seeds), wide):
             block = slice(start, start + wide)
-            parts += _train_block(job, included[block], seeds[block], place, compiled=compiled, meter=meter)
+            parts += _train_block(
+                job, included[block], seeds[block], place, compiled=compiled, meter=meter, probe=probe
+            )
     return concatenate(parts)
 
 
@@ -99,12 +107,13 @@ def _train_block(
     *,
     compiled: bool,
     meter: _Meter,
+    probe: Probe | None = None,
     share: float = 1.0,
 ) -> list[Ensemble]:
     """Train one stack; where memory runs out, its halves, and in the end ever smaller micro-batches of one model."""
     before = meter.done
     try:
-        return [Stack(job, included, seeds, device, compiled=compiled, share=share).run(meter)]
+        return [Stack(job, included, seeds, device, compiled=compiled, probe=probe, share=share).run(meter)]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -116,7 +125,7 @@ def _train_block(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     half = (len(seeds) + 1) // 2
-    again = functools.partial(_train_block, job, device=device, compiled=compiled, meter=meter)
+    again = functools.partial(_train_block, job, device=device, compiled=compiled, meter=meter, probe=probe)
     if len(seeds) == 1:
         return again(included, seeds, share=share / 2)
     _log.warning("out of memory with %d models at once; going on with %d", len(seeds), half)

@@ -202,7 +202,9 @@ def _histogram_alt(attack: AttackResult) -> str:
 
 
 def epsilon(report: Report) -> Drawing:
-    """Draw the claimed, the proved and the shown epsilon on one axis; what is not a number is said in words.
+    """Draw the claimed, the proved, the shown and, if steps were watched, the implied epsilon on one axis.
+
+    What is not a number is said in words.
 
     Args:
         report: The record.
@@ -218,13 +220,19 @@ def epsilon(report: Report) -> Drawing:
     ]
     numbers = [guarantee.epsilon if guarantee else None for guarantee in (claimed, proved)]
     numbers.append(shown.lower if shown else None)
+    implied = report.epsilons.implied
+    if implied is not None:
+        words.append(f"Implied by steps: {bound_in_words(implied, missing=None)}")
+        numbers.append(implied.lower)
+    last = len(words) - 1
     finite = [number if number is not None and math.isfinite(number) else None for number in numbers]
     ceiling = shown.ceiling if shown and math.isfinite(shown.ceiling) else None
     values = [number for number in (*finite, ceiling) if number is not None]
     largest = max([*values, 1e-3])
-    with canvas(6.4, 2.9) as (figure, axes):
+    with canvas(6.4, 2.0 + 0.3 * len(words)) as (figure, axes):
         for row, (text, number) in enumerate(zip(words, finite, strict=True)):
-            _epsilon_row(axes, row, text, number=number, promise=row < 2, against=shown is not None)
+            reach = last + 0.28 if row < 2 and (shown is not None or implied is not None) else None
+            _epsilon_row(axes, row, text, number=number, promise=row < 2, reach=reach)
         if ceiling is not None:
             axes.plot([ceiling, ceiling], [1.72, 2.28], color=INK, linewidth=1.4)
             axes.annotate("ceiling", (ceiling, 2.32), ha="center", va="top", fontsize=9, color=INK)
@@ -236,7 +244,7 @@ def epsilon(report: Report) -> Drawing:
             axes.set_xlabel("Epsilon")
         axes.set_xlim(0, largest * 1.12)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: wording.compact(round(value, 9))))
-        axes.set_ylim(2.62, -0.62)
+        axes.set_ylim(last + 0.62, -0.62)
         axes.set_yticks([])
         if values:
             axes.grid(visible=True, axis="x")
@@ -248,13 +256,13 @@ def epsilon(report: Report) -> Drawing:
         return Drawing(to_svg(figure), _epsilon_alt(report, words))
 
 
-def _epsilon_row(axes: Axes, row: int, text: str, *, number: float | None, promise: bool, against: bool) -> None:
+def _epsilon_row(axes: Axes, row: int, text: str, *, number: float | None, promise: bool, reach: float | None) -> None:
     color = NONMEMBERS if promise else MEMBERS
     if number is not None:
         axes.barh(row, number, height=0.3, color=color, alpha=0.85 if promise else 1, hatch=None if promise else "///")
-        if promise and against:
+        if reach is not None:
             # A promise is held against what was shown.
-            axes.plot([number, number], [1.8, 2.28], color=color, linewidth=1.2, linestyle=(0, (3, 2)))
+            axes.plot([number, number], [1.8, reach], color=color, linewidth=1.2, linestyle=(0, (3, 2)))
         elif not promise:
             axes.plot([number], [row], marker=">", color=color, markersize=9, clip_on=False)
     written = label(text, width=150)
@@ -275,4 +283,4 @@ def _epsilon_row(axes: Axes, row: int, text: str, *, number: float | None, promi
 def _epsilon_alt(report: Report, words: list[str]) -> str:
     judged = [finding for finding in worst_first(report.findings) if finding.measure == EPSILON]
     verdict = f" {wording.STATUS_WORDS[judged[0].status]}: {judged[0].sentence}" if judged else ""
-    return f"Epsilon, three ways. {'. '.join(words)}.{verdict}"
+    return f"Epsilon, {len(words)} ways. {'. '.join(words)}.{verdict}"

@@ -69,7 +69,10 @@ def render(report: Report) -> str:
             ("Claimed", report.epsilons.claimed, "nothing is claimed"),
             ("Proved", report.epsilons.proved, "nothing was computed"),
         ],
-        shown=report.epsilons.shown,
+        bounds=[
+            ("Shown", report.epsilons.shown),
+            *([("Implied by steps", report.epsilons.implied)] if report.epsilons.implied else []),
+        ],
         ran=[(attack, figures.histogram(attack)) for attack in attacks],
         left_out=attacks_left_out(report),
         plan=toml_text(report.provenance.plan),

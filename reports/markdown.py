@@ -114,6 +114,8 @@ def summary(report: Report) -> str:
         f"- Proved: {escape(guarantee_in_words(epsilons.proved, missing='nothing was computed'))}",
         f"- Shown: {escape(bound_in_words(epsilons.shown, missing=epsilons.shown_reason))}",
     ]
+    if epsilons.implied is not None:
+        lines.append(f"- Implied by single steps: {escape(bound_in_words(epsilons.implied, missing=None))}")
     left_out = attacks_left_out(report)
     if left_out:
         lines += ["", "Did not run:", ""]

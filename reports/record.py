@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reports.errors import ReportError
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 class Strict(BaseModel):
@@ -217,12 +217,13 @@ class BoundRecord(Strict):
 
 
 class Epsilons(Strict):
-    """The three numbers side by side."""
+    """The three numbers side by side, and what single steps imply where they were watched."""
 
     claimed: GuaranteeRecord | None = None
     proved: GuaranteeRecord | None = None
     shown: BoundRecord | None = None
     shown_reason: str | None = None
+    implied: BoundRecord | None = None
 
 
 class Subject(Strict):

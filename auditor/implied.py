@@ -1,0 +1,60 @@
+"""What the steps of a plan's own training imply: gradient canaries in one more run of the same recipe and scheme."""
+
+from dataclasses import replace
+
+from attacks.shadows import ShadowSource
+from auditor.gradient_canaries import Directions
+from auditor.plan import Plan
+from auditor.setting import Setting
+from auditor.step_bounds import StepAudit, StepClaim
+from auditor.subject import Subject
+from auditor.white_box import Watch, audit_steps, claim_of
+from defenses.errors import PlanError
+from defenses.job import Job
+from defenses.randomness import derive
+
+
+def step_claim(job: Job) -> StepClaim:
+    """Return what a job's scheme says of its steps.
+
+    Raises:
+        PlanError: If nothing is known of it, so that [white_box] has nothing to test.
+    """
+    try:
+        return claim_of(job)
+    except ValueError as error:
+        raise PlanError(f"white_box: {error}") from error
+
+
+def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence: float) -> StepAudit | None:
+    """Watch some steps of one more run, and price the whole recipe by what they show; None if the plan does not ask.
+
+    The run has the network, data, lots, clipping and noise of the target's, and at least as many steps as the plan
+    asks for, or all. Its coins derive from the plan, so that nobody can draw again until the answer pleases.
+
+    Args:
+        plan: Its `white_box`.
+        subject: A target that was trained here.
+        setting: Where to train.
+        confidence: Of the bound, in (0, 1).
+    """
+    if plan.white_box is None:
+        return None
+    assert isinstance(subject.target.shadows, ShadowSource)
+    job, asked = subject.target.shadows.job, plan.white_box
+    claim, lots = step_claim(job), job.recipe.lots
+    epochs = min(lots.epochs, -(-asked.steps // lots.steps_per_epoch))
+    recipe = replace(job.recipe, lots=replace(lots, epochs=epochs))
+    # A scheme that is calibrated would calibrate anew for the shorter run; its noise is that of the whole.
+    scheme = replace(job.defense, epsilon=None, noise_multiplier=claim.noise_multiplier)  # type: ignore[type-var]
+    size = sum(parameter.numel() for parameter in subject.target.model.parameters())
+    return audit_steps(
+        replace(job, recipe=recipe, defense=scheme),
+        seed=derive(0, "white box", plan.subject_digest, job.records.digest),
+        delta=plan.judged_delta,
+        confidence=confidence,
+        watch=Watch(min(asked.canaries, size), Directions[asked.directions.upper()]),
+        claim=claim,
+        device=setting.device,
+        on_progress=setting.on_progress,
+    )
