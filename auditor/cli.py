@@ -1,14 +1,13 @@
 """The command line: parse, call, show progress, exit code; results on standard output, progress on standard error."""
 
-import contextlib
-import logging
 import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from auditor.debug_dp.command import EPILOG, debug_dp
+from auditor.guarded import Debug, Quiet, guarded
 
 app = typer.Typer(
     name="auditor",
@@ -23,12 +22,10 @@ EXIT_CODES = (
     "4 an attack failed, so the audit is incomplete; 5 a baseline that cannot be compared."
 )
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 WorkDir = Annotated[
     Path, typer.Option("--work-dir", help="Private folder for trained models and secrets; makes runs resumable.")
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -50,7 +47,7 @@ def audit(
     debug: Debug = False,
 ) -> None:
     """Audit a target that the plan trains, or a trained checkpoint."""
-    with _guarded(debug=debug):
+    with guarded(debug=debug):
         from auditor.output import clear
         from auditor.plan import load_plan
 
@@ -72,7 +69,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Audit a small network on scikit-learn's digits, without protection and with DP-SGD (under a minute)."""
-    with _guarded(debug=debug):
+    with guarded(debug=debug):
         from auditor.demo import PLANS, demo_plan
         from reports.exit_codes import ExitCode
 
@@ -120,7 +117,7 @@ def plant(
     debug: Debug = False,
 ) -> None:
     """Plant canaries into a data set by fair coins, so that your own training on it can be audited afterwards."""
-    with _guarded(debug=debug):
+    with guarded(debug=debug):
         from auditor.canaries.request import find_kind, reach, read_request
         from auditor.display import shown_progress
 
@@ -157,7 +154,7 @@ def gate(
     debug: Debug = False,
 ) -> None:
     """Turn a report into an exit code; loads no model and runs no code of the plan."""
-    with _guarded(debug=debug):
+    with guarded(debug=debug):
         from reports.gate import gate as judge
         from reports.markdown import to_markdown
         from reports.policy import load_policy
@@ -179,6 +176,9 @@ def gate(
     raise typer.Exit(result.exit_code)
 
 
+app.command(name="debug-dp", epilog=EPILOG)(debug_dp)
+
+
 @app.command()
 def render(
     report: Annotated[Path, typer.Argument(help="report.json of an audit.")],
@@ -188,7 +188,7 @@ def render(
     debug: Debug = False,
 ) -> None:
     """Write report.html and summary.md again from a report.json."""
-    with _guarded(debug=debug):
+    with guarded(debug=debug):
         from auditor.output import write_readable
         from reports.record import Report
 
@@ -199,7 +199,7 @@ def render(
 @app.command(name="list")
 def list_all(debug: Debug = False) -> None:
     """List data sets, architectures, schemes and attacks that a plan can name, and kinds of canaries."""
-    with _guarded(debug=debug):
+    with guarded(debug=debug):
         from attacks.catalogue import catalogue
         from auditor.canaries.kind import kinds
         from auditor.datasets import names
@@ -278,40 +278,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def _guarded(*, debug: bool) -> Iterator[None]:
-    """Turn an error into one sentence and an exit code: 2 for what the user can mend, 4 for what broke underneath."""
-    if debug:
-        logging.basicConfig(level=logging.WARNING)
-        logging.getLogger("auditor").setLevel(logging.DEBUG)
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("\nStopped. What is trained is kept: the same command goes on from there.", err=True)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if isinstance(error, typer.Exit):
-            raise
-        if debug:
-            traceback.print_exc()
-        expected = _is_expected(error)
-        if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}; give a path that can be read and written"
-        else:
-            text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
-        typer.echo(f"auditor: {text}", err=True)
-        raise typer.Exit(2 if expected else 4) from None
-
-
-def _is_expected(error: Exception) -> bool:
-    from reports.errors import ReportError
-
-    if isinstance(error, ReportError | OSError):
-        return True
-    loaded = sys.modules.get("defenses.errors")  # not loaded means that it cannot have been raised
-    return loaded is not None and isinstance(error, loaded.AuditError)
 
 
 def main() -> None:

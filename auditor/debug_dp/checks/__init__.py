@@ -1,0 +1,1 @@
+"""One check of somebody's DP-SGD per file; the folder is the list."""

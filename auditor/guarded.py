@@ -1,0 +1,54 @@
+"""What every command shares: options, and errors turned into one sentence and an exit code."""
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+KEPT = "What is trained is kept: the same command goes on from there."
+
+
+@contextlib.contextmanager
+def guarded(*, debug: bool, stopped: str = KEPT) -> Iterator[None]:
+    """Turn an error into one sentence and an exit code: 2 for what the user can mend, 4 for what broke underneath.
+
+    Args:
+        debug: Whether to show tracebacks and log messages.
+        stopped: What Ctrl-C leaves behind.
+    """
+    if debug:
+        logging.basicConfig(level=logging.WARNING)
+        logging.getLogger("auditor").setLevel(logging.DEBUG)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped. {stopped}", err=True)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if isinstance(error, typer.Exit):
+            raise
+        if debug:
+            traceback.print_exc()
+        expected = _is_expected(error)
+        if isinstance(error, OSError) and error.strerror:
+            text = f"{error.filename}: {error.strerror}; give a path that can be read and written"
+        else:
+            text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
+        typer.echo(f"auditor: {text}", err=True)
+        raise typer.Exit(getattr(error, "exit_code", 2) if expected else 4) from None
+
+
+def _is_expected(error: Exception) -> bool:
+    from reports.errors import ReportError
+
+    if isinstance(error, ReportError | OSError):
+        return True
+    loaded = sys.modules.get("defenses.errors")  # not loaded means that it cannot have been raised
+    return loaded is not None and isinstance(error, loaded.AuditError)
