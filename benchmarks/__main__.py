@@ -17,13 +17,18 @@ MODULES = {
     "scaling": "benchmarks.scaling",
     "scoring": "benchmarks.scoring",
     "startup": "benchmarks.startup",
+    "membership": "benchmarks.membership",
+    "ladder": "benchmarks.ladder",
 }
+UNTIMED = ("membership", "ladder")  # they measure what attacks and bounds find, and run when they are named
 TITLES = {
     "step": "One DP-SGD step",
     "shadows": "Training shadow models",
     "scaling": "Cost against models, records and epochs",
     "scoring": "Scoring with trained models",
     "startup": "Start of the command line",
+    "membership": "Membership attacks",
+    "ladder": "Epsilon proved and epsilon shown",
 }
 
 
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     style: Style = "markdown" if given.markdown else "text"
     failed = 0
-    for name in dict.fromkeys(given.names or MODULES):
+    for name in dict.fromkeys(given.names or [name for name in MODULES if name not in UNTIMED]):
         start = time.monotonic()
         note(f"{name} ...")
         try:
@@ -56,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed += 1
             continue
         path = write(file_name + ("-quick" if settings.quick else ""), result, given.out, device=settings.device)
+        figure_of = getattr(importlib.import_module(MODULES[name]), "figure_of", None)
+        if figure_of is not None:
+            path.with_suffix(".svg").write_text(figure_of(result), encoding="utf-8")
         print(f"{'## ' if given.markdown else ''}{TITLES[name]}\n\n{text}\n", flush=True)
         note(f"{name}: {time.monotonic() - start:.0f} s, written to {path}")
     return 1 if failed else 0
@@ -79,7 +87,9 @@ def _run(name: str, settings: Settings, style: Style) -> tuple[str, dict[str, An
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all by default")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all but the last two by default"
+    )
     parser.add_argument("--quick", action="store_true", help="sizes of seconds, to see that everything runs")
     parser.add_argument("--repeats", type=_positive, help="rounds, in place of each benchmark's own number")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
