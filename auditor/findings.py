@@ -274,7 +274,7 @@ def _steps(implied: StepAudit, subject: Subject) -> list[Finding]:
             limit=promise.epsilon,
             found=Estimate(
                 value=bound.lower, low=bound.lower, high=float("inf"), level=bound.confidence, method=bound.method,
-                n=implied.trials, unit="canary and step",
+                n=implied.trials, unit="trial",
             ),
             more=MORE,
         )
