@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = Path(".auditor") / "benchmarks"
+PARTS = Path(".auditor") / "benchmarks"  # of the folder where the command is run
 PACKAGES = ("torch", "numpy", "opacus", "adversarial-robustness-toolbox", "privacy-auditor")
 
 Case = Callable[[], object]

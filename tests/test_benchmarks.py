@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from benchmarks import __main__ as command_line
-from benchmarks import dp_sgd_step, scaling, startup
+from benchmarks import dp_sgd_step, membership, scaling, startup
 from benchmarks.dp_sgd_step import NETS, OPACUS, Problem, builders
 from benchmarks.harness import Settings, interleave, machine, peak_mib, ratios, spread, table, try_out, write
 from benchmarks.shadow_training import art, data_loader, loop, make_work, opacus_loop, ours
@@ -205,3 +206,29 @@ def test_the_command_line_writes_what_it_prints(
     assert capsys.readouterr().out.count("lira") == 2
     with pytest.raises(SystemExit):
         command_line.main(["nothing"])
+
+
+def test_membership_compares_every_attack_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = membership.run(Settings(quick=True))
+    attacks = [row["attack"] for row in first["rows"]]
+    assert len(attacks) == len(set(attacks)) >= 15
+    assert sum(attack.startswith("ART") for attack in attacks) == 3
+    for row in first["rows"]:
+        mean, low, high = row["auc"]
+        assert 0 <= low <= mean <= high <= 1
+        assert row["tpr_at_fpr_0.001"] is None  # 300 non-members cannot resolve it
+    best = {row["attack"]: row["auc"][0] for row in first["rows"]}
+    assert best["RMIA, online"] > best["loss threshold"]
+    monkeypatch.setattr(membership._Bench, "row", lambda *_: pytest.fail("was done again"))
+    assert membership.run(Settings(quick=True)) == first
+    assert len(membership.show(first, "markdown").splitlines()) == 2 + len(attacks) + 2
+
+
+def test_intervals_over_targets_are_students() -> None:
+    found = membership._over_targets([0.5, 0.6, 0.7, 0.6])
+    expected = stats.ttest_1samp([0.5, 0.6, 0.7, 0.6], 0).confidence_interval(0.95)
+    assert found == pytest.approx([0.6, *expected])
+    assert membership._over_targets([0.5, None]) is None
