@@ -36,8 +36,15 @@ class RecordedModel(nn.Module):
         self.logits = nn.Parameter(torch.from_numpy(np.ascontiguousarray(logits)), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the recorded logits (b, C) of the rows that x (b, 1) names."""
-        return self.logits[x[:, 0].long()]
+        """Return the recorded logits (b, C) of the rows that x (b, 1) names.
+
+        Raises:
+            NotApplicableError: If x is anything else: other questions than the recorded ones have no answer.
+        """
+        rows = x.reshape(len(x), -1)
+        if rows.shape[1] != 1 or not ((rows == rows.round()) & (rows >= 0) & (rows < len(self.logits))).all():
+            raise NotApplicableError("asks about records that are not among the recorded ones")
+        return self.logits[rows[:, 0].long()]
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ Float64Array = npt.NDArray[np.float64]
 
 
 class Capability(enum.StrEnum):
-    """One thing that a target may disclose."""
+    """One thing that a target may disclose; `RECORDS` are the candidates themselves, not only what is said of them."""
 
     LABELS = "labels"
     PROBABILITIES = "probabilities"
     LOGITS = "logits"
     WEIGHTS = "weights"
+    RECORDS = "records"
 
 
 _IMPLIES = {
@@ -35,6 +36,7 @@ _IMPLIES = {
     Capability.LOGITS: (Capability.PROBABILITIES,),
     Capability.PROBABILITIES: (Capability.LABELS,),
     Capability.LABELS: (),
+    Capability.RECORDS: (),
 }
 
 
@@ -94,7 +96,7 @@ class Target:
     guarantee: Guarantee | Unaccounted | None = None
     population: Records | None = None
     shadows: "Shadows | None" = None
-    access: frozenset[Capability] = frozenset({Capability.WEIGHTS})
+    access: frozenset[Capability] = frozenset({Capability.WEIGHTS, Capability.RECORDS})
 
     @property
     def offers(self) -> ThreatModel:

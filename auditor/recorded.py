@@ -125,7 +125,9 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         if values.dtype.kind not in "biuf":
             raise DataError(f"{path.name}: {name} holds {values.dtype}, not numbers")
         if not np.isfinite(values).all():
-            raise DataError(f"{path.name}: {int((~np.isfinite(values)).sum())} of {values.size} values of {name} are not finite")
+            raise DataError(
+                f"{path.name}: {int((~np.isfinite(values)).sum())} of {values.size} values of {name} are not finite"
+            )
     return arrays
 
 

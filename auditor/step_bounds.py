@@ -3,7 +3,8 @@
 A step of the Gaussian mechanism with noise multiplier s is mu-GDP with mu = 1 / s: no test of whether a record was in
 the lot has error rates below the trade-off curve G_mu. Observed rates therefore give a lower limit on mu, which is an
 upper limit on s, and the run's own accounting turns that into epsilon. It is *implied*: the sampling rate, the number
-of steps and the sampler are taken on trust, and so is that the noise is Gaussian; what is tested is clipping and noise.
+of steps and the sampler are taken on trust, and so is that the noise is Gaussian; what is tested is the scheme's rule
+of clipping, by norms that are known, and its noise.
 """
 
 import functools
@@ -22,6 +23,7 @@ from defenses.accounting import account
 from defenses.guarantee import Guarantee, Neighboring, Unit
 from defenses.records import BoolArray
 
+CANARIES_ARE_GRADIENTS = "The norms and sums of real records' gradients are what the training says they are."
 THRESHOLD = 0.5  # midway between what is seen without the canary and with it
 LARGEST_EXCESS = 2.0  # a step that lets through more times its claimed mu is priced at so many: accounting stays quick
 
@@ -178,7 +180,9 @@ def audit_observations(
             method=method,
             kind=BoundKind.IMPLIED,
             assumptions=(
-                "Sampling rate, number of steps and Poisson sampling are as claimed; only clipping and noise are seen.",
+                "Sampling rate, number of steps and Poisson sampling are as claimed; only the rule of clipping and the "
+                "noise are seen.",
+                CANARIES_ARE_GRADIENTS,
                 "Noise is Gaussian, and independent between steps and between coordinates.",
                 "The adversary sees every step and knows all other records.",
             ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from auditor.bound_types import BoundKind
 from auditor.bounds import OneRunAudit, one_run_from_scores
 from auditor.gradient_canaries import (
     Access,
@@ -14,7 +15,7 @@ from auditor.gradient_canaries import (
     Toggle,
     log_likelihood_ratios,
 )
-from auditor.step_bounds import StepAudit, StepClaim, audit_observations
+from auditor.step_bounds import CANARIES_ARE_GRADIENTS, StepAudit, StepClaim, audit_observations
 from defenses.defense import History
 from defenses.job import Job
 from defenses.progress import OnProgress, silent
@@ -178,9 +179,10 @@ def audit_one_run(
     device: str = "cpu",
     on_progress: OnProgress = silent,
 ) -> OneRunAudit:
-    """Audit a whole run by the likelihood of what was seen of each canary; nothing is taken on trust but the coins.
+    """Audit a whole run by the likelihood of what was seen of each canary.
 
-    Unlike `audit_steps` this sees the sampler and the number of steps too, and is far weaker.
+    Unlike `audit_steps` this sees how the steps of a run add up, and is far weaker. Canaries are drawn into lots beside
+    the engine's own sampler, at the claimed rate, so the bound takes that on trust and is IMPLIED.
 
     Args:
         job: What is trained; all its records are in.
@@ -211,8 +213,15 @@ def audit_one_run(
     scores = log_likelihood_ratios(
         seen.values, sampling_probability=claim.sampling_probability, noise_multiplier=claim.noise_multiplier
     )
-    return one_run_from_scores(
+    found = one_run_from_scores(
         scores, seen.included, inclusion=Inclusion.INDEPENDENT, delta=delta, confidence=confidence
+    )
+    trusted = "Records are drawn into lots as canaries are: independently, with the claimed probability."
+    return replace(
+        found,
+        bound=replace(
+            found.bound, kind=BoundKind.IMPLIED, assumptions=(*found.bound.assumptions, trusted, CANARIES_ARE_GRADIENTS)
+        ),
     )
 
 

@@ -95,13 +95,11 @@ def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) ->
     """Return what an earlier run made from the same facts and training code, or make and keep it: stop, and go on.
 
     Args:
-        facts: Everything that the result depends on but the code of `defenses`, as plain values.
+        facts: Everything that the result depends on but the toolkit's own code, as plain values.
         make: Returns plain values.
         folder: Where parts are kept.
     """
-    from defenses.store import code_digest
-
-    path = folder / f"{hashlib.sha256(json.dumps([*facts, code_digest()]).encode()).hexdigest()[:24]}.json"
+    path = folder / f"{hashlib.sha256(json.dumps([*facts, _code()]).encode()).hexdigest()[:24]}.json"
     if path.exists():
         return json.loads(path.read_text())
     made = make()
@@ -110,6 +108,14 @@ def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) ->
     unfinished.write_text(json.dumps(made))
     unfinished.replace(path)
     return made
+
+
+def _code() -> str:
+    digest = hashlib.sha256()
+    for package in ("attacks", "auditor", "defenses"):
+        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def try_out(cases: Mapping[str, Case]) -> tuple[dict[str, Case], dict[str, str]]:

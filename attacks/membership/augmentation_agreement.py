@@ -34,7 +34,7 @@ class AugmentationAgreement(Attack):
     name = "augmentation_agreement"
     title = "Augmentation agreement"
     paper = "Choquette-Choo et al. 2021, Label-Only Membership Inference Attacks"
-    requires = ThreatModel(frozenset({Capability.LABELS}))
+    requires = ThreatModel(frozenset({Capability.LABELS, Capability.RECORDS}))
     usual = False
 
     def __post_init__(self) -> None:

@@ -149,7 +149,7 @@ class BoundaryDistance(Attack):
     name = "boundary_distance"
     title = "Decision-boundary distance"
     paper = "Choquette-Choo et al. 2021, Label-Only Membership Inference Attacks"
-    requires = ThreatModel(frozenset({Capability.LABELS}))
+    requires = ThreatModel(frozenset({Capability.LABELS, Capability.RECORDS}))
     usual = False
 
     def __post_init__(self) -> None:

@@ -105,7 +105,7 @@ class GradientNorm(Attack):
     name = "gradient_norm"
     title = "Gradient norm"
     paper = "Nasr, Shokri, Houmansadr 2019, Comprehensive Privacy Analysis of Deep Learning"
-    requires = ThreatModel(frozenset({Capability.WEIGHTS}))
+    requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.RECORDS}))
     usual = False  # costs a backward pass of every record, and ranks much as the loss does
 
     def __post_init__(self) -> None:

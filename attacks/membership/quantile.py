@@ -180,7 +180,7 @@ class Quantile(Attack):
     name = "quantile"
     title = "Quantile regression"
     paper = "Bertran et al. 2023, Scalable Membership Inference Attacks via Quantile Regression"
-    requires = ThreatModel(frozenset({Capability.LOGITS}), population=True)
+    requires = ThreatModel(frozenset({Capability.LOGITS, Capability.RECORDS}), population=True)
     usual = False  # shadow models find more; list it where the recipe is not known
 
     def __post_init__(self) -> None:

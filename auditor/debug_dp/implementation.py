@@ -115,7 +115,7 @@ def find_implementation(name: str) -> Implementation:
         raise PlanError(
             f"there is no module {module_name!r}; run this in the folder that holds the package, or install it"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserCodeError(f"{module_name} cannot be imported: {type(error).__name__}: {error}") from error
     function = getattr(module, attribute, None)
     if function is None:
@@ -156,7 +156,7 @@ def _blamed(name: str) -> Iterator[None]:
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that ends the process must not end it with a verdict
         place = _place(error)
         said = " ".join(str(error).split())
         said = said if len(said) <= _LONGEST else said[:_LONGEST] + " ..."

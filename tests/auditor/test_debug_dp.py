@@ -122,6 +122,34 @@ def test_more_noise_than_promised_is_no_fault() -> None:
     assert not battery(twice, skip=REPEATED).violated
 
 
+def normalised(model, optimizer, x, y, *, max_grad_norm, noise_multiplier, expected_batch_size):
+    """Every gradient is lifted or cut to the clipping norm, "automatic clipping" without a stabiliser."""
+    from bug_zoo.correct import gradient_of, update, with_noise
+
+    total = [torch.zeros_like(p) for p in model.parameters()]
+    for i in range(len(x)):
+        gradient = gradient_of(model, x[i : i + 1], y[i : i + 1])
+        norm = torch.sqrt(sum(g.square().sum() for g in gradient)).clamp(min=1e-30)
+        for t, g in zip(total, gradient, strict=True):
+            t += g / norm * max_grad_norm
+    update(model, optimizer, with_noise(total, noise_multiplier * max_grad_norm), expected_batch_size)
+
+
+def test_lifting_small_gradients_is_no_fault() -> None:
+    flagged = [seed for seed in range(5) if battery(normalised, seed=seed, skip=(*REPEATED, "dirac_canaries")).violated]
+    assert len(flagged) <= 1
+
+
+def test_fewer_visits_than_are_priced_are_no_fault() -> None:
+    from bug_zoo.correct import train
+
+    def rarely(model, x, y, *, sampling_probability, **settings):
+        train(model, x, y, sampling_probability=sampling_probability / 2, **settings)
+
+    flagged = [seed for seed in range(10) if battery(rarely, seed=seed, only=("sampler", "steps")).violated]
+    assert len(flagged) <= 2
+
+
 def test_a_unit_is_not_taken_from_contributions_that_outrun_their_noise() -> None:
     from bug_zoo.correct import clipped_sum, update, with_noise
 
@@ -171,6 +199,26 @@ def test_a_crash_is_told_from_a_fault_and_hides_none() -> None:
     assert "too many" in found.results[0].sentence
     found = battery(refuses_much, only=("noise_scale", "empty_lot"))  # moves nothing: a fault beside the crash
     assert found.exit_code is ExitCode.EXCEEDED
+
+
+def test_code_that_ends_the_process_is_a_crash() -> None:
+    import sys
+
+    def leaves(model, optimizer, x, y, *, max_grad_norm, noise_multiplier, expected_batch_size):
+        sys.exit(0)
+
+    found = battery(leaves, only=("noise_scale",))
+    assert found.exit_code is ExitCode.INCOMPLETE
+    assert "raised SystemExit" in found.results[0].sentence
+
+
+def test_a_state_that_is_no_tensors_is_a_crash() -> None:
+    def returns_arrays(model, x, y, **settings):
+        return {name: value.numpy() for name, value in model.state_dict().items()}
+
+    found = battery(returns_arrays, only=("noise_scale",))
+    assert found.exit_code is ExitCode.INCOMPLETE
+    assert "left no tensor '0.weight'" in found.results[0].sentence
 
 
 def test_nan_is_a_crash() -> None:
@@ -267,6 +315,7 @@ def test_prints_of_the_code_stay_off_standard_output(tmp_path: Path, monkeypatch
         (["bug_zoo.correct:train", "--only", "noise"], 2, "no check 'noise'"),
         (["bug_zoo.correct:train", "--only", "sampler", "--skip", "sampler"], 2, "no check is left"),
         (["broken_import:train"], 4, "ZeroDivisionError"),
+        (["leaving_import:train"], 4, "SystemExit"),
         (["missing_import:train"], 4, "No module named 'not_installed'"),
     ],
 )
@@ -274,6 +323,7 @@ def test_bad_input(
     arguments: list[str], code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "broken_import.py").write_text("1 / 0\n")
+    (tmp_path / "leaving_import.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "missing_import.py").write_text("import not_installed\n")
     monkeypatch.chdir(tmp_path)
     found = run(*arguments, "-q")

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
+from attacks.recorded import RecordedModel
 from auditor.audit import run_audit
 from auditor.plan import Plan, parse_plan
 from auditor.setting import Setting
 from auditor.workplace import Workplace
-from defenses.errors import DataError, PlanError
+from defenses.errors import DataError, NotApplicableError, PlanError
 from reports.record import AttackStatus, Status
 
 N, K, Z, C = 400, 8, 200, 3
@@ -129,6 +131,18 @@ def test_what_was_not_recorded_is_not_applicable(tmp_path: Path) -> None:
         assert lacking in str(found[name].reason)
     found = {e.name: e for e in audit(outputs(), tmp_path, 'attacks = [{name = "lira", shadows = 9}]').report.attacks}
     assert "set shadows = 8" in str(found["lira"].reason)
+
+
+def test_no_attack_is_run_on_the_stand_ins_of_records(tmp_path: Path) -> None:
+    names = ("quantile", "boundary_distance", "augmentation_agreement")
+    head = f"attacks = [{', '.join(f'{{name = {name!r}}}' for name in names)}]".replace("'", '"')
+    for entry in audit(outputs(), tmp_path, head).report.attacks:
+        assert entry.status is AttackStatus.NOT_APPLICABLE
+        assert "needs records" in str(entry.reason)
+    model = RecordedModel(np.zeros((5, C)))
+    for x in ([[0.5]], [[5.0]], [[-1.0]], [[1.0, 2.0]]):
+        with pytest.raises(NotApplicableError, match="not among the recorded"):
+            model(torch.tensor(x))
 
 
 BAD = {

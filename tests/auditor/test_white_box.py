@@ -128,6 +128,7 @@ def test_canaries_of_a_whole_run_are_sampled_as_records_are() -> None:
     assert seen.values[~seen.present].std() == pytest.approx(0.5, rel=0.02)
     found = audit_one_run(job, seed=5, delta=DELTA, watch=Watch(canaries=400))
     assert 0.1 < found.bound.lower < proved(0.5)
+    assert found.bound.kind is BoundKind.IMPLIED  # the canaries' lots are drawn beside the engine's sampler
 
 
 def test_likelihood_ratios_are_those_of_the_densities_and_beat_sums() -> None:

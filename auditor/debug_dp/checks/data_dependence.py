@@ -67,6 +67,6 @@ class DataDependence(Check):
             worst / (1 + TOLERANCE) / width if width else float("inf"),
             confidence=bench.confidence,
             method="largest reach of a record over a training, against the noise on the same records",
-            assumption="The reach is the same in every step.",
+            assumption="The reach is the same in every step, and the noise is Gaussian.",
         )
         return Answer(0.0, found, bound)

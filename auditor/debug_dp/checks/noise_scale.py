@@ -66,7 +66,7 @@ class NoiseScale(Check):
             excess,
             confidence=bench.confidence,
             method="chi-square limit on the noise of one tensor",
-            assumption="A record's gradient may lie in that tensor alone.",
+            assumption="A record's gradient may lie in that tensor alone, and the noise is Gaussian.",
         )
         return Answer(p_value, sentence, bound)
 

@@ -101,6 +101,7 @@ def _bound(bench: Bench, case: Case, dials: Dials, reach: float) -> EpsilonBound
         reach / (1 + TOLERANCE) / width if width else float("inf"),
         confidence=bench.confidence,
         method="largest reach of a record, against the noise on the same lot",
+        assumption="The other records of that lot are in every lot, and the noise is Gaussian.",
     )
 
 
