@@ -72,6 +72,8 @@ class Graph:
         if not isinstance(record.run, fx.GraphModule):
             return record
         try:
+            # A PyTorch that was built for CUDA warns, while the compiler is imported, that there is no GPU.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
             from torch._inductor import standalone_compile  # seconds to import
 
             # Unlike torch._inductor.compile it keeps what it compiled on disk, for the next process.
