@@ -1,0 +1,172 @@
+"""Whether reconstructions are of the training records: each record's nearest reconstruction, in against out.
+
+A reconstruction that is alike to a training record proves nothing by itself: a class mean is alike to everybody. What
+counts is that training records are met more closely than holdout records of the same source. The unit is the record (or
+its owner, or its cluster of duplicates), never the reconstruction, of which any number can be made.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from auditor import metrics
+from auditor.intervals import Float64Array, check_open_unit
+from defenses.records import BoolArray
+from reports.record import Estimate
+
+FALSE_POSITIVE_RATE = 0.01
+
+
+@dataclass(frozen=True)
+class RecordLeakage:
+    """What reconstructions say about who was in training.
+
+    Attributes:
+        auc: Chance that a training record has a nearer reconstruction than a holdout record, 0.5 by guessing.
+        tpr: Share of training records met more closely than all but 1% of holdout records.
+        p_value: Of the AUC under shuffled labels; small where training records are met more closely.
+        tpr_p_value: Of that share under shuffled labels; sees a few copies that the AUC does not.
+        copy_rate: Share of reconstructions whose nearest record of all is a training record.
+        expected_copy_rate: The same where reconstructions know nothing: the share of training records among all.
+        copy_p_value: Of the copy rate under shuffled labels.
+        closest_train: (r,) similarity of each reconstruction to its nearest training record.
+        closest_holdout: (r,) to its nearest holdout record.
+        units: How many independent units there are on both sides.
+    """
+
+    auc: Estimate
+    tpr: Estimate
+    p_value: float
+    tpr_p_value: float
+    copy_rate: float
+    expected_copy_rate: float
+    copy_p_value: float
+    closest_train: Float64Array
+    closest_holdout: Float64Array
+    units: tuple[int, int]
+
+
+def record_leakage(
+    similarity_train: npt.ArrayLike,
+    similarity_holdout: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    groups_train: npt.ArrayLike | None = None,
+    groups_holdout: npt.ArrayLike | None = None,
+    level: float = 0.95,
+    permutations: int = 9_999,
+) -> RecordLeakage:
+    """Compare how closely reconstructions meet training records and holdout records.
+
+    Args:
+        similarity_train: (r, n) of r reconstructions to n training records, higher is more alike; not NaN.
+        similarity_holdout: (r, h) to h holdout records of the same source, drawn at random; best h = n.
+        rng: Shuffles the labels.
+        groups_train: (n,) owner or cluster of each training record, if records belong together.
+        groups_holdout: (h,) the same for the holdout; a group may not be on both sides.
+        level: Confidence of the intervals, in (0, 1).
+        permutations: Shuffles behind the p-values, at least 1.
+
+    Returns:
+        Measures with their intervals and p-values.
+
+    Raises:
+        ValueError: If shapes do not fit, a similarity is NaN, a group is on both sides, or there is nothing to compare.
+
+    Example:
+        >>> found = record_leakage(np.eye(200), np.zeros((200, 200)), rng=np.random.default_rng(0))
+        >>> found.auc.value, found.copy_rate, found.p_value
+        (1.0, 1.0, 0.0001)
+    """
+    ins, outs = (np.asarray(value, dtype=np.float64) for value in (similarity_train, similarity_holdout))
+    _check(ins, outs, permutations)
+    check_open_unit(level, name="level")
+    both = np.concatenate([ins, outs], axis=1)
+    units, sides, unit = _units(ins.shape[1], outs.shape[1], groups_train, groups_holdout)
+    met = np.full((len(both), len(sides)), -np.inf)
+    for k in range(both.shape[1]):  # a unit is as near as its nearest record
+        np.maximum(met[:, units[k]], both[:, k], out=met[:, units[k]])
+    nearest = met.max(axis=0)
+    auc = metrics.auc(nearest, sides, level=level, unit=unit)
+    tpr = metrics.tpr_at_fpr(nearest, sides, fpr=FALSE_POSITIVE_RATE, level=level, unit=unit)
+    # Ties count one half on both sides, so that equal similarities say nothing.
+    ranks = _midranks(nearest)
+    best = met.max(axis=1, keepdims=True)
+    weight = (met == best) / (met == best).sum(axis=1, keepdims=True)
+    copied = weight.mean(axis=0)
+    shuffled = np.stack([rng.permutation(sides) for _ in range(permutations)])
+
+    def p_value(values: Float64Array) -> float:
+        found = float(values @ sides)
+        return float(
+            (1 + (shuffled.astype(np.float64) @ values >= found - 1e-9 * max(1.0, abs(found))).sum())
+            / (1 + permutations)
+        )
+
+    return RecordLeakage(
+        auc=auc,
+        tpr=tpr,
+        p_value=p_value(ranks),
+        tpr_p_value=_p_value_of_tpr(nearest, sides, shuffled),
+        copy_rate=float(copied @ sides),
+        expected_copy_rate=float(sides.mean()),
+        copy_p_value=p_value(copied),
+        closest_train=ins.max(axis=1),
+        closest_holdout=outs.max(axis=1),
+        units=(int(sides.sum()), int((~sides).sum())),
+    )
+
+
+def _check(ins: Float64Array, outs: Float64Array, permutations: int) -> None:
+    if ins.ndim != 2 or outs.ndim != 2 or len(ins) != len(outs) or not ins.size or not outs.size:
+        raise ValueError(
+            f"similarities have shapes {ins.shape} and {outs.shape}; give (reconstructions, records) on both sides, "
+            "with at least one of each"
+        )
+    broken = int(np.isnan(ins).sum() + np.isnan(outs).sum())
+    if broken:
+        raise ValueError(f"{broken} similarities are NaN; reconstructions must be finite")
+    if permutations < 1:
+        raise ValueError(f"permutations is {permutations}; at least 1 is needed")
+
+
+def _units(
+    n: int, h: int, groups_train: npt.ArrayLike | None, groups_holdout: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_], str]:
+    """Return the unit of each record (n + h,), whether each unit was in training (u,), and what it is called."""
+    if groups_train is None and groups_holdout is None:
+        return np.arange(n + h), np.arange(n + h) < n, "record"
+    if groups_train is None or groups_holdout is None:
+        raise ValueError("groups are given on one side only; give them for training and holdout records")
+    one, other = np.asarray(groups_train), np.asarray(groups_holdout)
+    if one.shape != (n,) or other.shape != (h,):
+        raise ValueError(f"groups have shapes {one.shape} and {other.shape}; give one for each of {n} and {h} records")
+    shared = np.intersect1d(one, other)
+    if len(shared):
+        raise ValueError(f"group {shared[0]} is in training and in the holdout; split by group")
+    names, place = np.unique(np.concatenate([one, other]), return_inverse=True)
+    sides = np.zeros(len(names), dtype=np.bool_)
+    sides[place[:n]] = True
+    return place, sides, "group of records"
+
+
+def _p_value_of_tpr(nearest: Float64Array, sides: BoolArray, shuffled: BoolArray) -> float:
+    """Return the p-value of how many training units are met more closely than all but 1% of holdout units."""
+    order = np.argsort(-nearest, kind="stable")
+    allowed = int(FALSE_POSITIVE_RATE * (~sides).sum())
+
+    def found(labels: BoolArray) -> npt.NDArray[np.int64]:
+        ordered = labels[..., order]
+        outside = (~ordered).cumsum(axis=-1)
+        # Of equals, which come in no order of their own, those of the holdout count as first.
+        limit = nearest[order][np.minimum((outside <= allowed).sum(axis=-1), len(order) - 1)]
+        return np.asarray((ordered & (nearest[order] > limit[..., None])).sum(axis=-1))
+
+    return float((1 + (found(shuffled) >= found(sides[None])).sum()) / (1 + len(shuffled)))
+
+
+def _midranks(values: Float64Array) -> Float64Array:
+    from scipy import stats
+
+    return np.asarray(stats.rankdata(values), dtype=np.float64)
