@@ -7,10 +7,11 @@ import inspect
 import pkgutil
 
 import attacks.membership
+import attacks.reconstruction
 from attacks.protocol import Attack
 
 ENTRY_POINTS = "privacy_auditor.attacks"
-FOLDERS = (attacks.membership,)
+FOLDERS = (attacks.membership, attacks.reconstruction)
 
 
 @functools.cache

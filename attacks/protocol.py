@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from attacks.threat_model import ThreatModel, View
 from defenses.progress import OnProgress, silent
+from defenses.records import FloatArray
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,30 @@ class MembershipScores:
             raise ValueError(f"{int(np.isnan(self.scores).sum())} of {len(self.scores)} scores are NaN")
 
 
-Claim = MembershipScores
+@dataclass(frozen=True)
+class Reconstructions:
+    """Records that the attacker believes the target was trained on; any number, in no order.
+
+    Attributes:
+        x: (r, *shape) float32, finite, r at least 1.
+        notes: Remarks for the report, one sentence each.
+
+    Raises:
+        ValueError: If there is none, or one is not finite.
+    """
+
+    x: FloatArray
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.x):
+            raise ValueError("there are no reconstructions")
+        broken = int((~np.isfinite(self.x.reshape(len(self.x), -1)).all(axis=1)).sum())
+        if broken:
+            raise ValueError(f"{broken} of {len(self.x)} reconstructions are not finite")
+
+
+Claim = MembershipScores | Reconstructions
 
 
 class Attack(abc.ABC):
@@ -42,6 +66,8 @@ class Attack(abc.ABC):
         title: What reports call it.
         paper: Where it comes from.
         requires: What it must be given.
+        similarity: Reconstructions: the measure of `attacks.similarity` by which records are compared; None takes the
+            usual one for the kind of record.
         usual: Whether a plan that lists no attacks runs it; not what costs much or is a variant of another, since every
             attack that runs makes the intervals of all a little wider.
     """
@@ -50,6 +76,7 @@ class Attack(abc.ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     requires: ClassVar[ThreatModel]
+    similarity: ClassVar[str | None] = None
     usual: ClassVar[bool] = True
 
     @abc.abstractmethod

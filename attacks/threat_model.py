@@ -13,7 +13,7 @@ from torch import nn
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.guarantee import Guarantee, Unaccounted
-from defenses.records import FloatArray, IntArray, Records
+from defenses.records import FloatArray, Image, IntArray, Records, Table
 
 if TYPE_CHECKING:
     from attacks.shadows import Shadows
@@ -60,11 +60,14 @@ class ThreatModel:
         access: Capabilities on the target; implications are added by `closure`.
         population: Whether records from the same source, surely outside training, are at hand.
         recipe: Whether the training recipe is known, so that shadow models can be trained.
+        candidates: Whether the adversary is shown the records in question. Who asks which of them were in must be; who
+            reconstructs records must not.
     """
 
     access: frozenset[Capability]
     population: bool = False
     recipe: bool = False
+    candidates: bool = True
 
     def missing_in(self, offered: "ThreatModel") -> list[str]:
         """Return in words what this threat model needs and `offered` does not give; empty if it all is there."""
@@ -105,18 +108,34 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What everybody knows of the records that a target takes.
+
+    Attributes:
+        shape: Of one record.
+        classes: Number of classes C.
+        kind: What a record is, with its public ranges.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    kind: Image | Table
+
+
+@dataclass(frozen=True)
 class View:
     """Exactly what a threat model discloses of a target; never who was in.
 
     Attributes:
-        candidates: (m) the records whose membership is asked for.
+        facts: Shape, classes and ranges of records.
         access: Capabilities, implications included.
         digest: Fingerprint of the target.
     """
 
-    candidates: Records
+    facts: Facts
     access: frozenset[Capability]
     digest: str
+    _candidates: Records | None = field(repr=False)
     _model: nn.Module = field(repr=False)
     _population: Records | None = field(repr=False)
     _shadows: "Shadows | None" = field(repr=False)
@@ -143,6 +162,13 @@ class View:
         """Return a copy of the target itself, in evaluation mode, on the device where it answers."""
         self._need(Capability.WEIGHTS)
         return copy.deepcopy(self._model).to(self._device).eval()
+
+    @property
+    def candidates(self) -> Records:
+        """The records (m) whose membership is asked for."""
+        if self._candidates is None:
+            raise NotDisclosedError("this threat model does not show the records in question")
+        return self._candidates
 
     @property
     def population(self) -> Records:
@@ -181,9 +207,10 @@ def expose(target: Target, threat_model: ThreatModel, *, device: str = "cpu") ->
     if missing:
         raise NotApplicableError(f"needs {' and '.join(missing)}, which this audit does not have")
     return View(
-        candidates=target.candidates,
+        facts=Facts(target.candidates.shape, target.candidates.classes, target.candidates.kind),
         access=closure(threat_model.access),
         digest=target.digest,
+        _candidates=target.candidates if threat_model.candidates else None,
         _model=target.model,
         _population=target.population if threat_model.population else None,
         _shadows=target.shadows if threat_model.recipe else None,

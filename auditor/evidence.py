@@ -3,14 +3,15 @@
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from attacks.protocol import Attack, Claim
+from attacks.protocol import Attack, Claim, MembershipScores, Reconstructions
 from attacks.threat_model import Target, expose
 from auditor import metrics
+from auditor.reconstructed import Reconstructed, compare
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 from defenses.records import BoolArray, IntArray
@@ -32,6 +33,7 @@ class Evidence:
         status: Whether it ran.
         reason: Why it did not, in words.
         claim: What it said, if it ran.
+        reconstructed: What its reconstructions, if it made any, say about who was in.
         included: (m,) bool truth about the candidates.
         units: (m,) which candidates are one question, or None where each is its own.
         seconds: Wall-clock time.
@@ -45,11 +47,14 @@ class Evidence:
     reason: str | None = None
     claim: Claim | None = None
     seconds: float = 0.0
+    reconstructed: Reconstructed | None = None
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Scores (m,) of an attack that ran."""
-        if self.claim is None:
+        """Scores (m,) of an attack that ran; a record scores as its most similar reconstruction."""
+        if self.reconstructed is not None:
+            return self.reconstructed.closest
+        if not isinstance(self.claim, MembershipScores):
             raise ValueError(f"attack {self.attack.name!r} did not run: {self.reason}")
         return self.claim.scores
 
@@ -95,6 +100,9 @@ def gather(
     try:
         view = expose(target, attack.requires, device=device)
         claim = attack.run(view, rng=rng, on_progress=on_progress)
+        if isinstance(claim, Reconstructions):
+            reconstructed = compare(claim, target.candidates, included, measure=attack.similarity, rng=rng)
+            return replace(outcome(AttackStatus.RAN, claim=claim), reconstructed=reconstructed)
     except NotApplicableError as error:
         return outcome(AttackStatus.NOT_APPLICABLE, str(error))
     except Exception as error:

@@ -18,6 +18,7 @@ from auditor.bound_types import EpsilonBound
 from auditor.evidence import Evidence
 from auditor.findings import Measures, Shown, headline
 from auditor.plan import Plan
+from auditor.reconstructed import Reconstructed, in_words
 from auditor.resolve import parameters_of
 from auditor.setting import Setting
 from auditor.slices import Part, slices
@@ -30,6 +31,7 @@ from reports.record import (
     AttackResult,
     AttackStatus,
     BoundRecord,
+    CopyRecord,
     Epsilons,
     ExposedRecord,
     Finding,
@@ -124,7 +126,21 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
         histogram=curves.histogram(*entry.by_unit[:2]),
         exposed=_exposed(entry, setting, subject, outcome.level),
         slices=slices(entry, outcome.parts, level=outcome.level),
-        notes=list(entry.claim.notes),
+        notes=[*entry.claim.notes, *([] if entry.reconstructed is None else in_words(entry.reconstructed))],
+        copies=None if entry.reconstructed is None else _copies(entry.reconstructed),
+    )
+
+
+def _copies(found: Reconstructed) -> CopyRecord:
+    return CopyRecord(
+        reconstructions=found.count,
+        similarity=found.measure,
+        copy_rate=found.leakage.copy_rate,
+        expected_copy_rate=found.leakage.expected_copy_rate,
+        p_value=found.leakage.p_value,
+        tpr_p_value=found.leakage.tpr_p_value,
+        copy_p_value=found.leakage.copy_p_value,
+        least_seen=found.least_seen,
     )
 
 
@@ -225,7 +241,9 @@ def _blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> 
     found = [
         "It shows leaks, never their absence: another attack, or more shadow models, may find more.",
         "Intervals hold for this one model; another run of the same training may leak more or less.",
-        "It measures membership inference only, not reconstruction, attribute inference or extraction.",
+        "It measures membership inference"
+        + (" and reconstruction" if any(entry.reconstructed for entry in evidence) else " only, not reconstruction")
+        + ", not attribute inference or extraction.",
     ]
     if plan.checkpoint is not None and plan.checkpoint.canaries is not None:
         found.append(

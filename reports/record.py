@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reports.errors import ReportError
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 class Strict(BaseModel):
@@ -166,6 +166,19 @@ class AttackStatus(enum.StrEnum):
     NOT_APPLICABLE = "not_applicable"
 
 
+class CopyRecord(Strict):
+    """Whether reconstructions are nearer to training records than to others; `least_seen`: share of planted copies."""
+
+    reconstructions: int
+    similarity: str
+    copy_rate: float
+    expected_copy_rate: float
+    p_value: float
+    tpr_p_value: float
+    copy_p_value: float
+    least_seen: float | None
+
+
 class AttackResult(Strict):
     """One attack: what it needed, how it was set, what it found."""
 
@@ -184,6 +197,7 @@ class AttackResult(Strict):
     exposed: list[ExposedRecord] = []
     slices: list[Slice] = []
     notes: list[str] = []
+    copies: CopyRecord | None = None
 
 
 class GuaranteeRecord(Strict):

@@ -7,12 +7,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from attacks.catalogue import catalogue
-from attacks.protocol import Attack
+from attacks.protocol import Attack, MembershipScores, Reconstructions
 from attacks.threat_model import Target, ThreatModel, expose
-from defenses.errors import NotApplicableError
+from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.records import BoolArray
 
-ATTACKS = [kind() for kind in catalogue().values()]
+EVERY = [kind() for kind in catalogue().values()]
+ATTACKS = [attack for attack in EVERY if attack.requires.candidates]
+RECONSTRUCTIONS = [attack for attack in EVERY if not attack.requires.candidates]
 
 
 @pytest.fixture(params=ATTACKS, ids=lambda attack: attack.name)
@@ -22,7 +24,9 @@ def attack(request: pytest.FixtureRequest) -> Attack:
 
 
 def run(attack: Attack, target: Target) -> np.ndarray:
-    return attack.run(expose(target, attack.requires), rng=np.random.default_rng(1)).scores
+    claim = attack.run(expose(target, attack.requires), rng=np.random.default_rng(1))
+    assert isinstance(claim, MembershipScores)
+    return claim.scores
 
 
 def test_higher_means_member(attack: Attack, leaky: tuple[Target, BoolArray]) -> None:
@@ -65,6 +69,23 @@ def test_it_says_what_it_lacks(attack: Attack, leaky: tuple[Target, BoolArray]) 
         assert len(run(attack, bare)) == len(target.candidates)
 
 
+@pytest.mark.parametrize("maker", RECONSTRUCTIONS, ids=lambda attack: attack.name)
+def test_who_reconstructs_records_is_not_shown_them(maker: Attack, leaky: tuple[Target, BoolArray]) -> None:
+    target, _ = leaky
+    view = expose(target, maker.requires)
+    with pytest.raises(NotDisclosedError, match="records in question"):
+        _ = view.candidates
+    one, again = (maker.run(view, rng=np.random.default_rng(1)) for _ in range(2))
+    assert isinstance(one, Reconstructions)
+    assert isinstance(again, Reconstructions)
+    assert np.array_equal(one.x, again.x)
+    assert one.x.shape[1:] == target.candidates.shape
+    assert one.x.dtype == np.float32
+    assert one.x.min() >= 0  # the public range of a table
+    assert one.x.max() <= 1
+
+
+@pytest.mark.parametrize("attack", EVERY, ids=lambda attack: attack.name)
 def test_it_is_described(attack: Attack) -> None:
     assert isinstance(attack.requires, ThreatModel)
     assert attack.title
