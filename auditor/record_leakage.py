@@ -5,6 +5,7 @@ counts is that training records are met more closely than holdout records of the
 its owner, or its cluster of duplicates), never the reconstruction, of which any number can be made.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from defenses.records import BoolArray
 from reports.record import Estimate
 
 FALSE_POSITIVE_RATE = 0.01
+_BLOCK = 2**23  # labels that are shuffled at once
+
+Statistic = Callable[[BoolArray], Float64Array]
 
 
 @dataclass(frozen=True)
@@ -95,23 +99,16 @@ def record_leakage(
     best = met.max(axis=1, keepdims=True)
     weight = (met == best) / (met == best).sum(axis=1, keepdims=True)
     copied = weight.mean(axis=0)
-    shuffled = np.stack([rng.permutation(sides) for _ in range(permutations)])
-
-    def p_value(values: Float64Array) -> float:
-        found = float(values @ sides)
-        return float(
-            (1 + (shuffled.astype(np.float64) @ values >= found - 1e-9 * max(1.0, abs(found))).sum())
-            / (1 + permutations)
-        )
-
+    statistics = (lambda labels: labels @ ranks, _counts_at_rate(nearest, sides), lambda labels: labels @ copied)
+    by_auc, by_tpr, by_copies = _p_values(statistics, sides, rng=rng, permutations=permutations)
     return RecordLeakage(
         auc=auc,
         tpr=tpr,
-        p_value=p_value(ranks),
-        tpr_p_value=_p_value_of_tpr(nearest, sides, shuffled),
+        p_value=by_auc,
+        tpr_p_value=by_tpr,
         copy_rate=float(copied @ sides),
         expected_copy_rate=float(sides.mean()),
-        copy_p_value=p_value(copied),
+        copy_p_value=by_copies,
         closest_train=ins.max(axis=1),
         closest_holdout=outs.max(axis=1),
         units=(int(sides.sum()), int((~sides).sum())),
@@ -151,19 +148,34 @@ def _units(
     return place, sides, "group of records"
 
 
-def _p_value_of_tpr(nearest: Float64Array, sides: BoolArray, shuffled: BoolArray) -> float:
-    """Return the p-value of how many training units are met more closely than all but 1% of holdout units."""
+def _p_values(
+    statistics: Sequence[Statistic], sides: BoolArray, *, rng: np.random.Generator, permutations: int
+) -> list[float]:
+    """Return the share of shuffled labels whose statistic is at least that of the true ones, which count too."""
+    found = [float(statistic(sides[None])[0]) for statistic in statistics]
+    least = np.array([value - 1e-9 * max(1.0, abs(value)) for value in found])
+    as_large = np.ones(len(found), dtype=np.int64)
+    block = max(1, _BLOCK // len(sides))
+    for start in range(0, permutations, block):
+        count = min(block, permutations - start)
+        shuffled = rng.permuted(np.tile(sides, (count, 1)), axis=1)
+        as_large += [int((statistic(shuffled) >= low).sum()) for statistic, low in zip(statistics, least, strict=True)]
+    return [float(number / (1 + permutations)) for number in as_large]
+
+
+def _counts_at_rate(nearest: Float64Array, sides: BoolArray) -> Statistic:
+    """Return what counts the training units that are met more closely than all but 1% of holdout units."""
     order = np.argsort(-nearest, kind="stable")
-    allowed = int(FALSE_POSITIVE_RATE * (~sides).sum())
+    values, allowed = nearest[order], int(FALSE_POSITIVE_RATE * (~sides).sum())
 
-    def found(labels: BoolArray) -> npt.NDArray[np.int64]:
-        ordered = labels[..., order]
-        outside = (~ordered).cumsum(axis=-1)
-        # Of equals, which come in no order of their own, those of the holdout count as first.
-        limit = nearest[order][np.minimum((outside <= allowed).sum(axis=-1), len(order) - 1)]
-        return np.asarray((ordered & (nearest[order] > limit[..., None])).sum(axis=-1))
+    def counts(labels: BoolArray) -> Float64Array:
+        ordered = labels[:, order]
+        outside = (~ordered).cumsum(axis=1)
+        # Units that are met as closely as the first holdout unit too many do not count, whatever their order.
+        limit = values[np.minimum((outside <= allowed).sum(axis=1), len(order) - 1)]
+        return np.asarray((ordered & (values > limit[:, None])).sum(axis=1), dtype=np.float64)
 
-    return float((1 + (found(shuffled) >= found(sides[None])).sum()) / (1 + len(shuffled)))
+    return counts
 
 
 def _midranks(values: Float64Array) -> Float64Array:

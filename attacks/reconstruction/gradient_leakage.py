@@ -71,7 +71,7 @@ def clipped(gradients: Tensors, *, max_norm: float) -> Tensors:
 
 
 def noised(gradients: Tensors, *, std: float, generator: torch.Generator, laplace: bool = False) -> Tensors:
-    """Add independent noise of this standard deviation to each number, Gaussian or Laplace."""
+    """Add independent noise of this standard deviation to each number, Gaussian or Laplace, drawn on the CPU."""
 
     def draw(value: Tensor) -> Tensor:
         if not laplace:
@@ -79,7 +79,7 @@ def noised(gradients: Tensors, *, std: float, generator: torch.Generator, laplac
         uniform = torch.rand(value.shape, generator=generator, dtype=value.dtype) - 0.5
         return -std / 2**0.5 * uniform.sign() * torch.log1p(-2 * uniform.abs())
 
-    return {name: value + draw(value) for name, value in gradients.items()}
+    return {name: value + draw(value).to(value.device) for name, value in gradients.items()}
 
 
 def sparsified(gradients: Tensors, *, kept: float) -> Tensors:
@@ -133,13 +133,13 @@ def recover_labels(bias_gradient: Tensor, *, batch_size: int) -> Labels:
             "classes), and at least 1"
         )
     left = bias_gradient.clone()
-    rows, found = torch.arange(len(left)), []
+    rows, found = torch.arange(len(left), device=left.device), []
     for _ in range(batch_size):
         label = left.argmin(dim=1)
         found.append(label)
         left[rows, label] += 1 / batch_size
     alone = ((bias_gradient < 0).sum(1) == 1) & (batch_size == 1)
-    return Labels(torch.stack(found, dim=1).sort(dim=1).values.numpy(), alone.numpy())
+    return Labels(torch.stack(found, dim=1).sort(dim=1).values.cpu().numpy(), alone.cpu().numpy())
 
 
 def first_layer_inputs(weight_gradient: Tensor, bias_gradient: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def first_layer_inputs(weight_gradient: Tensor, bias_gradient: Tensor) -> Tensor
     Source: Phong et al. 2018, "Privacy-Preserving Deep Learning via Additively Homomorphic Encryption", section 3.
     """
     best = bias_gradient.abs().argmax(dim=1)
-    rows = torch.arange(len(best))
+    rows = torch.arange(len(best), device=best.device)
     divisor = bias_gradient[rows, best]
     return weight_gradient[rows, best] / torch.where(divisor == 0, torch.nan, divisor)[:, None]
 
@@ -210,7 +210,7 @@ class GradientMatching:
             observed: name -> (V, *shape of the parameter), as the victims shared it.
             shape: Of one example.
             classes: Number of classes C.
-            generator: Draws the first guesses.
+            generator: On the CPU; draws the first guesses.
             labels: (V,) as recovered; needed unless they are searched too.
 
         Returns:
@@ -241,19 +241,20 @@ class GradientMatching:
         for _ in range(self.restarts):
             start = torch.zeros(victims, size + (classes if self.joint_labels else 0), dtype=like.dtype)
             start[:, :size] = self.spread * torch.randn(victims, size, generator=generator, dtype=like.dtype)
+            start = start.to(like.device)
             first = objective(start)[0]
             ends.append(minimise(objective, start, evaluations=self.evaluations, tolerance=self.tolerance))
             shares.append(ends[-1].value / first)
         best = torch.stack([end.value for end in ends]).argmin(dim=0)
-        rows = torch.arange(victims)
+        rows = torch.arange(victims, device=best.device)
         x = torch.stack([end.x for end in ends])[best, rows]
-        left = torch.stack(shares)[best, rows].numpy()
+        left = torch.stack(shares)[best, rows].cpu().numpy()
         return Leaked(
-            x=x[:, :size].reshape(victims, *shape).numpy(),
-            labels=x[:, size:].argmax(1).numpy() if self.joint_labels else known.numpy(),
+            x=x[:, :size].reshape(victims, *shape).cpu().numpy(),
+            labels=x[:, size:].argmax(1).cpu().numpy() if self.joint_labels else known.numpy(),
             mismatch=left,
             converged=left <= self.tolerance,
-            evaluations=torch.stack([end.evaluations for end in ends]).sum(dim=0).numpy(),
+            evaluations=torch.stack([end.evaluations for end in ends]).sum(dim=0).cpu().numpy(),
         )
 
     def _mismatch(self, model: nn.Module, parameters: Tensors, shape: tuple[int, ...]) -> Mismatch:
