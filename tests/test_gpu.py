@@ -9,9 +9,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from attacks.catalogue import catalogue
-from attacks.protocol import Attack
+from attacks.protocol import Attack, Reconstructions
+from attacks.reconstruction.gradient_leakage import GradientMatching, recover_labels, shared_gradients
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target, expose
+from auditor.white_box import Watch, observe_steps
 from defenses.architectures import Architecture
 from defenses.defense import Defense
 from defenses.recipe import Precision, Recipe
@@ -86,7 +88,35 @@ def test_an_attack_finds_what_it_finds_on_the_cpu(kind: type[Attack], tmp_path: 
         source = ShadowSource(work, store, population=outside, device=device)
         target = Target(model, work.records, "d", population=outside, shadows=source)
         view = expose(target, attack.requires, device=device)
-        found[device] = attack.run(view, rng=np.random.default_rng(0)).scores
+        claim = attack.run(view, rng=np.random.default_rng(0))
+        found[device] = claim.x if isinstance(claim, Reconstructions) else claim.scores
+    if not attack.requires.candidates:
+        assert np.allclose(found["cuda"], found["cpu"], atol=1e-3)
+        return
     assert roc_auc_score(included[0], found["cuda"]) == pytest.approx(
         roc_auc_score(included[0], found["cpu"]), abs=0.05
     )
+
+
+def test_steps_are_watched_as_on_the_cpu() -> None:
+    work = job(scheme("dp_sgd", noise_multiplier=1.0), architecture="mlp")
+    here, there = (observe_steps(work, seed=1, watch=Watch(64), device=device) for device in ("cpu", "cuda"))
+    assert np.array_equal(here.present, there.present)
+    assert np.allclose(here.values, there.values, atol=1e-6)
+
+
+def test_gradients_leak_as_on_the_cpu() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(16, 12), torch.nn.Sigmoid(), torch.nn.Linear(12, 3)).double()
+    x, y = torch.rand(4, 1, 16, dtype=torch.float64), torch.tensor([[0], [1], [2], [0]])
+    found = {}
+    for device in ("cpu", "cuda"):
+        model = network.to(device)
+        seen = shared_gradients(model, x.to(device), y.to(device))
+        labels = recover_labels(seen["2.bias"], batch_size=1).labels[:, 0]
+        generator = torch.Generator().manual_seed(1)
+        found[device] = GradientMatching(evaluations=50).run(
+            model, seen, shape=(16,), classes=3, generator=generator, labels=labels
+        )
+    assert np.array_equal(found["cpu"].labels, found["cuda"].labels)
+    assert np.allclose(found["cpu"].x, found["cuda"].x, atol=1e-3)
