@@ -115,6 +115,28 @@ def record_leakage(
     )
 
 
+def pair(similarity: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Pair the reconstructions of a batch with its true records, one with one, so that they are alike in sum.
+
+    Args:
+        similarity: (B, B) of reconstructions to records, higher is more alike.
+
+    Returns:
+        (B,) the record of each reconstruction.
+
+    Raises:
+        ValueError: If it is not square, or a similarity is not finite.
+
+    Source: Kuhn 1955, "The Hungarian method for the assignment problem"; solved by SciPy.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    alike = np.asarray(similarity, dtype=np.float64)
+    if alike.ndim != 2 or alike.shape[0] != alike.shape[1] or not np.isfinite(alike).all():
+        raise ValueError(f"similarity has shape {alike.shape}; it must be square and finite")
+    return np.asarray(linear_sum_assignment(alike, maximize=True)[1])
+
+
 def _check(ins: Float64Array, outs: Float64Array, permutations: int) -> None:
     if ins.ndim != 2 or outs.ndim != 2 or len(ins) != len(outs) or not ins.size or not outs.size:
         raise ValueError(

@@ -26,11 +26,11 @@ _TINY = 1e-300
 
 @dataclass(frozen=True)
 class Leaked:
-    """What came out of the gradients of V victims with one example each.
+    """What came out of the gradients of V victims with B examples each.
 
     Attributes:
-        x: (V, *shape) float64.
-        labels: (V,) the labels that were recovered or found together with x.
+        x: (V, B, *shape) float64, the examples of a batch in no order of their own.
+        labels: (V, B) the labels that were recovered or found together with x.
         mismatch: (V,) what is left of the squared distance between gradients, as a share of where it began.
         converged: (V,) bool: whether that is below the tolerance.
         evaluations: (V,) gradients of the mismatch that were taken, over all restarts.
@@ -165,7 +165,7 @@ def first_layer_inputs(weight_gradient: Tensor, bias_gradient: Tensor) -> Tensor
 
 @dataclass(frozen=True)
 class GradientMatching:
-    """Search for the example whose gradient is the observed one, for all victims at once.
+    """Search for the examples whose mean gradient is the observed one, for all victims at once.
 
     Attributes:
         joint_labels: Whether labels are searched together with the examples (DLG) instead of given (iDLG).
@@ -176,6 +176,7 @@ class GradientMatching:
         restarts: Beginnings; the best end counts, at least 1.
         tolerance: Share of the first mismatch at which a victim is done.
         spread: Standard deviation of the first guess.
+        smoothness: Weight of the total variation of images, against the squared length of the observed gradient.
 
     Source: Zhu, Liu and Han 2019, "Deep Leakage from Gradients"; Zhao, Mopuri and Bilen 2020, "iDLG". Deviation: L-BFGS
     for every victim by itself, with all of its history and a line search, in one batch.
@@ -188,6 +189,7 @@ class GradientMatching:
     restarts: int = 1
     tolerance: float = 1e-18
     spread: float = 0.1
+    smoothness: float = 0.0
 
     def __post_init__(self) -> None:
         if self.evaluations < 1 or self.restarts < 1:
@@ -202,8 +204,9 @@ class GradientMatching:
         classes: int,
         generator: torch.Generator,
         labels: IntArray | None = None,
+        batch_size: int = 1,
     ) -> Leaked:
-        """Attack V victims with one example each.
+        """Attack V victims with B examples each.
 
         Args:
             model: Public, differentiable twice; float64 parameters converge where float32 ones do not.
@@ -211,13 +214,14 @@ class GradientMatching:
             shape: Of one example.
             classes: Number of classes C.
             generator: On the CPU; draws the first guesses.
-            labels: (V,) as recovered; needed unless they are searched too.
+            labels: (V, B) as recovered; needed unless they are searched too.
+            batch_size: B, at least 1.
 
         Returns:
             The best of all restarts, victim by victim.
 
         Raises:
-            ValueError: If a parameter has no gradient, or labels are missing.
+            ValueError: If a parameter has no gradient, or labels are missing or not B for each victim.
         """
         parameters = {name: value.detach() for name, value in model.named_parameters()}
         missing = [name for name in parameters if name not in observed]
@@ -226,11 +230,13 @@ class GradientMatching:
         if labels is None and not self.joint_labels:
             raise ValueError("labels are missing: recover them, or search for them with joint_labels=True")
         like = next(iter(parameters.values()))
-        victims, size = len(next(iter(observed.values()))), math.prod(shape)
+        victims, size = len(next(iter(observed.values()))), batch_size * math.prod(shape)
         seen = {name: observed[name].to(like) for name in parameters}
-        known = torch.zeros(victims, dtype=torch.long) if labels is None else torch.as_tensor(labels)
+        known = torch.zeros(victims, batch_size, dtype=torch.long) if labels is None else torch.as_tensor(labels)
+        if known.shape != (victims, batch_size):
+            raise ValueError(f"labels have shape {tuple(known.shape)}; give ({victims}, {batch_size})")
         targets = nn.functional.one_hot(known, classes).to(like)
-        mismatch = grad_and_value(self._mismatch(model, parameters, shape))
+        mismatch = grad_and_value(self._mismatch(model, parameters, (batch_size, *shape)))
         together = vmap(mismatch)
 
         def objective(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,7 +245,7 @@ class GradientMatching:
 
         ends, shares = [], []
         for _ in range(self.restarts):
-            start = torch.zeros(victims, size + (classes if self.joint_labels else 0), dtype=like.dtype)
+            start = torch.zeros(victims, size + (batch_size * classes if self.joint_labels else 0), dtype=like.dtype)
             start[:, :size] = self.spread * torch.randn(victims, size, generator=generator, dtype=like.dtype)
             start = start.to(like.device)
             first = objective(start)[0]
@@ -250,8 +256,12 @@ class GradientMatching:
         x = torch.stack([end.x for end in ends])[best, rows]
         left = torch.stack(shares)[best, rows].cpu().numpy()
         return Leaked(
-            x=x[:, :size].reshape(victims, *shape).cpu().numpy(),
-            labels=x[:, size:].argmax(1).cpu().numpy() if self.joint_labels else known.numpy(),
+            x=x[:, :size].reshape(victims, batch_size, *shape).cpu().numpy(),
+            labels=(
+                x[:, size:].reshape(victims, batch_size, classes).argmax(2).cpu().numpy()
+                if self.joint_labels
+                else known.numpy()
+            ),
             mismatch=left,
             converged=left <= self.tolerance,
             evaluations=torch.stack([end.evaluations for end in ends]).sum(dim=0).cpu().numpy(),
@@ -263,8 +273,9 @@ class GradientMatching:
 
         def mismatch(z: Tensor, seen: Tensors, target: Tensor) -> Tensor:
             def loss(parameters: Tensors) -> Tensor:
-                logs: Tensor = functional_call(model, parameters, (z[:size].reshape(1, *shape),)).log_softmax(dim=1)
-                return -(logs[0] * (z[size:].softmax(0) if self.joint_labels else target)).sum()
+                logs: Tensor = functional_call(model, parameters, (z[:size].reshape(shape),)).log_softmax(dim=1)
+                wanted = z[size:].reshape(logs.shape).softmax(1) if self.joint_labels else target
+                return -(logs * wanted).sum() / len(logs)
 
             made: Tensors = grad(loss)(parameters)
             if self.masked:
@@ -272,6 +283,15 @@ class GradientMatching:
             a, b = (torch.cat([one[name].flatten() for name in seen]) for one in (made, seen))
             if self.unknown_scale:  # the scale that fits best
                 a = a * ((a @ b) / (a @ a + _TINY)).clamp(min=0)
-            return (a - b).square().sum()
+            distance = (a - b).square().sum()
+            if not self.smoothness:
+                return distance
+            return distance + self.smoothness * (b @ b).detach() * _variation(z[:size].reshape(shape))
 
         return mismatch
+
+
+def _variation(images: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring pixels of (B, channels, height, width)."""
+    down, across = images.diff(dim=-2).abs().sum(), images.diff(dim=-1).abs().sum()
+    return (down + across) / images.numel()

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from attacks.similarity import mse, ncc
-from auditor.record_leakage import RecordLeakage, record_leakage
+from auditor.record_leakage import RecordLeakage, pair, record_leakage
 
 SPLITS = 200
 
@@ -122,3 +122,9 @@ def test_ties_say_nothing() -> None:
 def test_wrong_input(ins: np.ndarray, outs: np.ndarray, more: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         record_leakage(ins, outs, rng=np.random.default_rng(0), **more)  # type: ignore[arg-type]
+
+
+def test_pairs_are_the_best_in_sum_and_not_the_greedy_ones() -> None:
+    assert pair([[0.9, 0.8], [0.85, 0.1]]).tolist() == [1, 0]  # 0.9 and 0.1 together are less
+    with pytest.raises(ValueError, match="square"):
+        pair(np.zeros((2, 3)))
