@@ -210,9 +210,8 @@ class _Bench:
         ]
         asked = min(self.setup.asked, self.setup.pool)
         found.append(("boundary distance (labels)", asked, functools.partial(self._ours, BoundaryDistance())))
-        if self.setup.network == "cnn":
-            agreement = functools.partial(self._ours, AugmentationAgreement())
-            found.append(("augmentation agreement (labels)", self.setup.pool, agreement))
+        agreement = functools.partial(self._ours, AugmentationAgreement())
+        found.append(("augmentation agreement (labels)", self.setup.pool, agreement))
         return [
             *found,
             ("ART rule-based (labels)", self.setup.pool, self._rule_based),
