@@ -11,8 +11,9 @@ import numpy as np
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
+from auditor.claims import confidence_of_claims, show_epsilon
 from auditor.evidence import Evidence, gather, measures
-from auditor.findings import check_limits, confidence_of_claims, judge_all, level_of_intervals, show_epsilon
+from auditor.findings import check_limits, judge_all, level_of_intervals
 from auditor.handed_over import checkpoint_subject
 from auditor.implied import imply_epsilon
 from auditor.plan import Plan

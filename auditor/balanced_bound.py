@@ -2,7 +2,7 @@
 
 from scipy import special
 
-from auditor.bound_types import BoundKind, EpsilonBound
+from auditor.bound_types import THRESHOLD_WAS_FIXED, BoundKind, EpsilonBound
 from auditor.gaussian_bound import GAUSSIAN_SHAPE, gaussian_epsilon
 from auditor.intervals import binomial_upper, check_open_unit
 from defenses.guarantee import Neighboring, Unit
@@ -83,7 +83,7 @@ def gaussian_guesses(
         kind=BoundKind.CONFIDENCE,
         assumptions=(
             "The trials are independent runs, half of them with the record.",
-            "The decision threshold was fixed before these trials were looked at.",
+            THRESHOLD_WAS_FIXED,
             GAUSSIAN_SHAPE,
         ),
         ceiling=max(lower, ceiling),

@@ -7,6 +7,12 @@ from auditor.intervals import check_open_unit
 from defenses.guarantee import Neighboring, Unit
 from defenses.records import Inclusion
 
+# What bounds of one design take for granted, said alike by all of them.
+RUNS_ARE_INDEPENDENT = "The trials are independent runs."
+THRESHOLD_WAS_FIXED = "The decision threshold was fixed before these trials were looked at."
+COINS_ARE_FAIR = "Each canary was included by its own fair coin, independently of everything else."
+GUESSES_ARE_BLIND = "Which canaries to guess was decided without looking at the coins."
+
 
 class BoundKind(enum.Enum):
     """What kind of statement a bound is."""

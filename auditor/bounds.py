@@ -14,6 +14,10 @@ from scipy import stats
 
 from auditor.bound_from_runs import CountMethod
 from auditor.bound_types import (
+    COINS_ARE_FAIR,
+    GUESSES_ARE_BLIND,
+    RUNS_ARE_INDEPENDENT,
+    THRESHOLD_WAS_FIXED,
     BoundKind,
     EpsilonBound,
     check_delta,
@@ -110,8 +114,8 @@ def clopper_pearson(
         method="Clopper-Pearson on both error rates",
         kind=BoundKind.CONFIDENCE,
         assumptions=(
-            "The trials are independent runs.",
-            "The decision threshold was fixed before these trials were looked at.",
+            RUNS_ARE_INDEPENDENT,
+            THRESHOLD_WAS_FIXED,
         ),
         ceiling=float(ceiling[0]),
     )
@@ -158,8 +162,8 @@ def one_run(canaries: int, guesses: int, correct: int, *, delta: float, confiden
         method="one-run bound (Steinke, Nasr, Jagielski 2023)",
         kind=BoundKind.CONFIDENCE,
         assumptions=(
-            "Each canary was included by its own fair coin, independently of everything else.",
-            "Which canaries to guess was decided without looking at the coins.",
+            COINS_ARE_FAIR,
+            GUESSES_ARE_BLIND,
         ),
         ceiling=max(lower, ceiling),
     )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from auditor.bound_from_runs import CountMethod
-from auditor.bound_types import BoundKind, EpsilonBound, check_error_counts
+from auditor.bound_types import RUNS_ARE_INDEPENDENT, THRESHOLD_WAS_FIXED, BoundKind, EpsilonBound, check_error_counts
 from auditor.intervals import Float64Array, binomial_upper, check_open_unit
 from defenses.guarantee import Neighboring, Unit
 
@@ -181,8 +181,8 @@ def gaussian_dp(
         method="Gaussian trade-off through Clopper-Pearson limits on both error rates",
         kind=BoundKind.CONFIDENCE,
         assumptions=(
-            "The trials are independent runs.",
-            "The decision threshold was fixed before these trials were looked at.",
+            RUNS_ARE_INDEPENDENT,
+            THRESHOLD_WAS_FIXED,
             GAUSSIAN_SHAPE,
         ),
         ceiling=max(lower, gaussian_epsilon(most, delta)),

@@ -7,7 +7,14 @@ import numpy as np
 from scipy import optimize, special
 
 from auditor.bound_from_runs import CountMethod
-from auditor.bound_types import BoundKind, EpsilonBound, check_delta, check_error_counts
+from auditor.bound_types import (
+    RUNS_ARE_INDEPENDENT,
+    THRESHOLD_WAS_FIXED,
+    BoundKind,
+    EpsilonBound,
+    check_delta,
+    check_error_counts,
+)
 from auditor.intervals import Float64Array, check_open_unit, two_rate_limit
 from defenses.guarantee import Neighboring, Unit
 
@@ -160,8 +167,8 @@ def joint_credible(
         method="joint posterior of both error rates (Zanella-Beguelin et al. 2023)",
         kind=BoundKind.CREDIBLE,
         assumptions=(
-            "The trials are independent runs.",
-            "The decision threshold was fixed before these trials were looked at.",
+            RUNS_ARE_INDEPENDENT,
+            THRESHOLD_WAS_FIXED,
             "Both error rates have Jeffreys priors; the level is a posterior probability, not a rate of coverage.",
         ),
         ceiling=max(lower, ceiling),

@@ -29,7 +29,7 @@ class Judgement:
     scope: Literal["run", "step"] = "run"
 
 
-def judge_claim(bound: EpsilonBound, guarantee: Guarantee | Unaccounted) -> Judgement:
+def judge_claim(bound: EpsilonBound, guarantee: Guarantee | Unaccounted, *, said: str | None = None) -> Judgement:
     """Compare a lower bound on epsilon with a guarantee.
 
     The guarantee is first restated for the bound's delta and neighbours, if that can be done without making it stronger
@@ -39,6 +39,7 @@ def judge_claim(bound: EpsilonBound, guarantee: Guarantee | Unaccounted) -> Judg
     Args:
         bound: What an attack showed.
         guarantee: What was claimed or proved.
+        said: How the sentence begins, where it was no attack that showed it: "Gradient canaries imply".
 
     Returns:
         VIOLATED if the bound is above the guarantee; else INCONCLUSIVE if not even the ceiling is (or nothing finite is
@@ -59,7 +60,7 @@ def judge_claim(bound: EpsilonBound, guarantee: Guarantee | Unaccounted) -> Judg
             f"The bound is about one {bound.unit.value}, the guarantee about one {guarantee.unit.value}: "
             "they cannot be compared.",
         )
-    shown = _shown(bound)
+    shown = _shown(bound, said)
     restated = (math.inf, "") if math.isinf(guarantee.epsilon) else _restate(bound, guarantee)
     if isinstance(restated, str):
         return judged(Status.NOT_COMPARABLE, restated)
@@ -221,12 +222,12 @@ def _other_delta(bound: EpsilonBound, needed: float) -> str:
     )
 
 
-def _shown(bound: EpsilonBound) -> str:
+def _shown(bound: EpsilonBound, said: str | None) -> str:
     credible = bound.kind is BoundKind.CREDIBLE
     certainty = f"{_percent(bound.confidence)} {'credibility, a Bayesian statement' if credible else 'confidence'}"
-    verb = "implies" if bound.kind is BoundKind.IMPLIED else "shows"
+    said = said or ("The attack implies" if bound.kind is BoundKind.IMPLIED else "The attack shows")
     least = math.floor(bound.lower * 1000) / 1000  # "at least" must not be rounded up
-    return f"The attack {verb} epsilon of at least {least:.4g} at delta {bound.delta:g} ({certainty})"
+    return f"{said} epsilon of at least {least:.4g} at delta {bound.delta:g} ({certainty})"
 
 
 def _remedy(found: Estimate, limit: float) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from attacks.membership.signals import log_probability
 from auditor.balanced_bound import gaussian_guesses
 from auditor.bound_from_runs import bound_from_runs
 from auditor.bound_types import EpsilonBound
@@ -79,7 +79,7 @@ def crafted_job(
         )
     blank = np.zeros((1, *candidates.shape), dtype=np.float32)
     label = int(pretrained.logits(blank)[0, 0].argmin())
-    losses = -_log_likelihood(pretrained.logits(candidates.x)[0], candidates.y)
+    losses = -log_probability(pretrained.logits(candidates.x)[0], candidates.y)
     kept = np.sort(np.argsort(losses, kind="stable")[: members - 1])
     records = replace(
         candidates,
@@ -150,7 +150,7 @@ def audit_many_runs(
             replace(job, defense=defense), members, seeds, device=device, width=width, on_progress=on_progress
         )
         x, y = job.records.x[canary : canary + 1], job.records.y[canary]
-        return _log_likelihood(models.logits(x)[:, 0], np.full(len(included), y))
+        return log_probability(models.logits(x)[:, 0], np.full(len(included), y))
 
     silent_scheme = replace(scheme, epsilon=None, noise_multiplier=0.0)
     threshold = float(scores(silent_scheme, np.array([False, True]), "without noise").mean())
@@ -172,10 +172,3 @@ def audit_many_runs(
         included=included,
         threshold=threshold,
     )
-
-
-def _log_likelihood(logits: npt.NDArray[np.float64], y: npt.NDArray[np.int64]) -> Float64Array:
-    from scipy.special import log_softmax
-
-    picked = np.take_along_axis(log_softmax(logits, axis=-1), y[:, None], axis=-1)[:, 0]
-    return np.asarray(picked, dtype=np.float64)

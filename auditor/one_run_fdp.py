@@ -12,7 +12,7 @@ import functools
 
 from scipy import special
 
-from auditor.bound_types import BoundKind, EpsilonBound, check_guesses
+from auditor.bound_types import COINS_ARE_FAIR, GUESSES_ARE_BLIND, BoundKind, EpsilonBound, check_guesses
 from auditor.gaussian_bound import GAUSSIAN_SHAPE, gaussian_epsilon
 from auditor.intervals import check_open_unit
 from defenses.guarantee import Neighboring, Unit
@@ -64,8 +64,8 @@ def one_run_fdp(canaries: int, guesses: int, correct: int, *, delta: float, conf
         method="one-run bound on the Gaussian trade-off (Mahloujifar, Melis, Chaudhuri 2024)",
         kind=BoundKind.CONFIDENCE,
         assumptions=(
-            "Each canary was included by its own fair coin, independently of everything else.",
-            "Which canaries to guess was decided without looking at the coins.",
+            COINS_ARE_FAIR,
+            GUESSES_ARE_BLIND,
             GAUSSIAN_SHAPE,
         ),
         ceiling=max(lower, most),

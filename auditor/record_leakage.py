@@ -88,9 +88,9 @@ def record_leakage(
     check_open_unit(level, name="level")
     both = np.concatenate([ins, outs], axis=1)
     units, sides, unit = _units(ins.shape[1], outs.shape[1], groups_train, groups_holdout)
-    met = np.full((len(both), len(sides)), -np.inf)
-    for k in range(both.shape[1]):  # a unit is as near as its nearest record
-        np.maximum(met[:, units[k]], both[:, k], out=met[:, units[k]])
+    order = np.argsort(units, kind="stable")
+    first = np.searchsorted(units[order], np.arange(len(sides)))
+    met = np.maximum.reduceat(both[:, order], first, axis=1)  # a unit is as near as its nearest record
     nearest = met.max(axis=0)
     auc = metrics.auc(nearest, sides, level=level, unit=unit)
     tpr = metrics.tpr_at_fpr(nearest, sides, fpr=FALSE_POSITIVE_RATE, level=level, unit=unit)

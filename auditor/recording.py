@@ -15,8 +15,9 @@ import torch
 from attacks.shadows import ShadowSource
 from auditor import curves, metrics
 from auditor.bound_types import EpsilonBound
+from auditor.claims import Measures, Shown
 from auditor.evidence import Evidence
-from auditor.findings import Measures, Shown, headline
+from auditor.findings import headline
 from auditor.plan import Plan
 from auditor.reconstructed import Reconstructed, in_words
 from auditor.resolve import parameters_of

@@ -4,6 +4,7 @@ Cases are timed in turn within a round, and a ratio is taken within its round be
 the machine for a while slows numerator and denominator alike.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -99,7 +100,9 @@ def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) ->
         make: Returns plain values.
         folder: Where parts are kept.
     """
-    path = folder / f"{hashlib.sha256(json.dumps([*facts, _code()]).encode()).hexdigest()[:24]}.json"
+    root = Path(__file__).parents[1]
+    code = digest_of_code(*(root / package for package in ("attacks", "auditor", "defenses")))
+    path = folder / f"{hashlib.sha256(json.dumps([*facts, code]).encode()).hexdigest()[:24]}.json"
     if path.exists():
         return json.loads(path.read_text())
     made = make()
@@ -110,11 +113,13 @@ def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) ->
     return made
 
 
-def _code() -> str:
+@functools.cache
+def digest_of_code(*folders: Path) -> str:
+    """Return SHA-256 (hex) over the Python files of folders."""
     digest = hashlib.sha256()
-    for package in ("attacks", "auditor", "defenses"):
-        for path in sorted((Path(__file__).parents[1] / package).rglob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

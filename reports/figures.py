@@ -222,7 +222,7 @@ def epsilon(report: Report) -> Drawing:
     numbers.append(shown.lower if shown else None)
     implied = report.epsilons.implied
     if implied is not None:
-        words.append(f"Implied by steps: {bound_in_words(implied, missing=None).partition(', ceiling')[0]}")
+        words.append(f"Implied by steps: {bound_in_words(implied, missing=None, ceiling=False)}")
         numbers.append(implied.lower)
     last = len(words) - 1
     finite = [number if number is not None and math.isfinite(number) else None for number in numbers]

@@ -54,22 +54,24 @@ def guarantee_in_words(guarantee: GuaranteeRecord | None, *, missing: str) -> st
     return f"epsilon at most {wording.at_most(guarantee.epsilon)}{at}"
 
 
-def bound_in_words(bound: BoundRecord | None, *, missing: str | None) -> str:
+def bound_in_words(bound: BoundRecord | None, *, missing: str | None, ceiling: bool = True) -> str:
     """Write a shown bound, "epsilon at least 1.31 at delta 1e-5 (95% confidence), ceiling 5.77", or why there is none.
 
     Args:
         bound: The bound, or None.
         missing: The reason for None, where one is known.
+        ceiling: Whether to name the ceiling.
 
     Returns:
         One phrase.
     """
     if bound is None:
         return f"nothing was shown: {missing}" if missing else "nothing was shown"
-    return (
+    said = (
         f"epsilon at least {wording.at_least(bound.lower)} at delta {wording.compact(bound.delta)} "
-        f"({wording.exact_percent(bound.confidence)} confidence), ceiling {wording.at_most(bound.ceiling)}"
+        f"({wording.exact_percent(bound.confidence)} confidence)"
     )
+    return f"{said}, ceiling {wording.at_most(bound.ceiling)}" if ceiling else said
 
 
 def summary(report: Report) -> str:

@@ -1,10 +1,12 @@
 """Augmentation agreement: members keep their label under small changes of the record; needs labels alone."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.membership.queries import moved
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.progress import OnProgress, Progress, silent
@@ -55,13 +57,9 @@ class AugmentationAgreement(Attack):
 
 def _moved(x: FloatArray, shift: int) -> Iterator[FloatArray]:
     """Yield images mirrored or not and moved by up to `shift` pixels; what comes in from outside is 0."""
-    height, width = x.shape[-2:]
-    pad = ((0, 0),) * (x.ndim - 2) + ((shift, shift),) * 2
-    for turned in (x, x[..., ::-1]):
-        wide = np.pad(turned, pad)
-        for row in range(2 * shift + 1):
-            for column in range(2 * shift + 1):
-                yield np.ascontiguousarray(wide[..., row : row + height, column : column + width])
+    for mirrored in (False, True):
+        for down, right in itertools.product(range(shift, -shift - 1, -1), repeat=2):
+            yield moved(x, mirrored, down, right)
 
 
 def _noisy(records: Records, copies: int, rng: np.random.Generator) -> Iterator[FloatArray]:

@@ -42,7 +42,7 @@ def viewed(records: Records, queries: int) -> list[FloatArray]:
     check_queries(queries)
     if queries > 1 and not isinstance(records.kind, Image):
         raise NotApplicableError(f"queries is {queries}, but a row of a table has no views; leave it at 1")
-    return [_view(records.x, *view) for view in VIEWS[:queries]]
+    return [moved(records.x, *view) for view in VIEWS[:queries]]
 
 
 def said_by_target(view: "View", records: Records, queries: int) -> npt.NDArray[np.float64]:
@@ -51,13 +51,14 @@ def said_by_target(view: "View", records: Records, queries: int) -> npt.NDArray[
     return np.stack(logits) if queries > 1 else logits[0]
 
 
-def _view(x: FloatArray, mirrored: bool, down: int, right: int) -> FloatArray:
+def moved(x: FloatArray, mirrored: bool, down: int, right: int) -> FloatArray:
+    """Return images (n, channels, height, width) mirrored or not, then moved; what comes in from outside is 0."""
     if not (mirrored or down or right):
         return x
     turned = x[..., ::-1] if mirrored else x
-    moved = np.zeros_like(x)
+    found = np.zeros_like(x)
     height, width = x.shape[-2:]
-    moved[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = turned[
+    found[..., max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = turned[
         ..., max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)
     ]
-    return moved
+    return found

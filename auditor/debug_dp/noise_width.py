@@ -1,5 +1,7 @@
 """How wide the noise is on two lots, where a bound needs it to be the same on both."""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 from torch import Tensor, nn
@@ -27,14 +29,7 @@ def widest_noise(
         The limit, at least 0. Gaussian noise of one width that moves by `reach` leaks as reach / width does; noise of
         two widths leaks by its width as well, which is another check's business.
     """
-    noisy = Dials(
-        dials.max_grad_norm,
-        1.0,
-        dials.expected_batch_size,
-        dials.sampling_probability,
-        dials.steps,
-        dials.learning_rate,
-    )
+    noisy = replace(dials, noise_multiplier=1.0)
     squares = [
         sum(float(value.square().sum()) for _ in range(_CALLS) for value in bench.noise(model, x, y, noisy).values())
         for x, y in (one, other)

@@ -9,8 +9,9 @@ import torch
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
 from attacks.threat_model import Target
+from auditor.claims import show_epsilon
 from auditor.evidence import Evidence, measures
-from auditor.findings import headline, judge_all, level_of_intervals, show_epsilon
+from auditor.findings import headline, judge_all, level_of_intervals
 from auditor.plan import Plan, parse_plan
 from auditor.subject import Subject
 from defenses.guarantee import Guarantee, Neighboring

@@ -4,8 +4,6 @@ Every battery is written to a file as soon as it is done, and one that is there 
 """
 
 import argparse
-import functools
-import hashlib
 import json
 import sys
 import time
@@ -15,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import auditor.debug_dp
 from auditor.debug_dp.battery import Status, run_battery
 from auditor.debug_dp.check import checks
 from auditor.debug_dp.implementation import find_implementation
+from benchmarks.harness import digest_of_code
 
 from . import CORRECT, described, names, seen_by
 
@@ -78,16 +78,9 @@ def measure(name, seed, runs, only, skip):
     }
 
 
-@functools.cache
 def code():
     """Digest of the battery and the zoo: what was measured of other code is not taken."""
-    import auditor.debug_dp
-
-    digest = hashlib.sha256()
-    for folder in (Path(auditor.debug_dp.__path__[0]), Path(__file__).parent):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return digest_of_code(Path(auditor.debug_dp.__path__[0]), Path(__file__).parent)[:16]
 
 
 def table(done):

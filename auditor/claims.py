@@ -1,0 +1,173 @@
+"""Promises against what was shown: the best bound over all attacks, what single steps imply, and both verdicts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from auditor import metrics
+from auditor.bound_types import EpsilonBound
+from auditor.bounds import OneRunAudit, one_run_from_scores
+from auditor.evidence import Evidence
+from auditor.judge import judge_claim
+from auditor.plan import Plan
+from auditor.step_bounds import StepAudit
+from auditor.subject import Subject
+from defenses.guarantee import Guarantee, Unaccounted, Unit
+from defenses.records import Inclusion
+from reports.record import AttackStatus, Estimate, Finding, Status
+
+CLAIM, PROOF, STEP = "PA001", "PA002", "PA003"
+MORE = "docs/findings.md"
+
+Measures = Mapping[str, Mapping[str, Estimate]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The best lower bound over all attacks, or why there is none."""
+
+    audit: OneRunAudit | None
+    attack: str | None = None
+    reason: str | None = None
+
+
+def confidence_of_claims(plan: Plan) -> float:
+    """Return the confidence of each bound on epsilon, such that all claims together get half of the error."""
+    return 1 - (1 - plan.confidence) / (2 if plan.white_box is None else 4)
+
+
+def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> Shown:
+    """Return the best one-run bound over the attacks that ran, corrected for having the choice."""
+    if subject.split.inclusion is not Inclusion.INDEPENDENT:
+        return Shown(
+            None,
+            reason=f"membership was {subject.split.inclusion.value}; a bound on epsilon needs fair coins",
+        )
+    ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
+    if not ran:
+        return Shown(None, reason="no attack ran")
+    audits = []
+    for entry in ran:
+        scores, included, _ = entry.by_unit
+        audit = one_run_from_scores(
+            scores,
+            included,
+            inclusion=subject.split.inclusion,
+            delta=plan.judged_delta,
+            confidence=confidence_of_claims(plan),
+            probability=subject.split.probability,
+            comparisons=len(ran),
+        )
+        audits.append((audit, entry.attack.name))
+    best, name = max(audits, key=lambda found: found[0].bound.lower)
+    if subject.target.candidates.units is not None:  # whole groups were in or out together
+        best = replace(best, bound=replace(best.bound, unit=Unit.USER))
+    return Shown(best, attack=name)
+
+
+def sees(estimate: Estimate, measure: str = metrics.AUC) -> bool:
+    """Say whether an attack surely beats guessing."""
+    return estimate.low is not None and estimate.low > metrics.baseline_of(measure)
+
+
+def _sight(found: Measures, control: Measures) -> tuple[bool, str]:
+    """Say whether any attack was seen to find a leak, and in words where: the bound is the best of all of them."""
+    for tables, where in ((control, "the control"), (found, "this very model")):
+        seen = [(table[metrics.AUC].value or 0.0, name) for name, table in tables.items() if sees(table[metrics.AUC])]
+        if seen:
+            best, name = max(seen)
+            return True, f"{name} reaches AUC {best:.3f} on {where}"
+    return False, "no attack surely beats guessing, here or on a model known to leak"
+
+
+def judge_claims(shown: Shown, subject: Subject, plan: Plan, found: Measures, control: Measures) -> list[Finding]:
+    """Judge what is promised; an attack that finds nothing even on a leaky model cannot call a promise consistent."""
+    findings = []
+    sighted, sight = _sight(found, control)
+    for code, title, promise in (
+        (CLAIM, "Claimed epsilon", subject.claimed),
+        (PROOF, "Proved epsilon", subject.proved),
+    ):
+        if promise is None or (isinstance(promise, Guarantee) and promise.epsilon == float("inf")):
+            continue  # nothing finite is promised, so there is nothing to contradict
+        if promise is subject.proved and _same(subject.claimed, promise):
+            continue  # one statement, judged once
+        if isinstance(promise, Unaccounted):
+            findings.append(
+                Finding(
+                    code=code, status=Status.INFORMATION, title=title, more=MORE,
+                    sentence=f"No epsilon can be proved for this run: {promise.reason}.",
+                )
+            )  # fmt: skip
+            continue
+        if shown.audit is None:
+            findings.append(
+                Finding(
+                    code=code, status=Status.NOT_COMPARABLE, title=title, measure="epsilon", limit=promise.epsilon,
+                    sentence=f"Epsilon {promise.epsilon:g} could not be tested: {shown.reason}.", more=MORE,
+                )
+            )  # fmt: skip
+            continue
+        judged = judge_claim(shown.audit.bound, promise)
+        if judged.status is Status.CONSISTENT and not sighted and plan.control.enabled:
+            said = f"{judged.sentence} But {sight}: their silence says nothing."
+            judged = replace(judged, status=Status.INCONCLUSIVE, sentence=said)
+        findings.append(
+            Finding(
+                code=code,
+                status=judged.status,
+                title=title,
+                sentence=judged.sentence,
+                attack=shown.attack,
+                measure="epsilon",
+                limit=promise.epsilon,
+                found=_one_sided(shown.audit.bound, n=shown.audit.guesses, unit="guessed record"),
+                control_reason=sight,
+                more=MORE,
+            )
+        )
+    return findings
+
+
+def judge_steps(implied: StepAudit, subject: Subject) -> list[Finding]:
+    """Judge a promise by what single steps imply: a bound above it contradicts clipping or noise, not the run."""
+    promises = (subject.proved, subject.claimed)
+    promise = next((one for one in promises if isinstance(one, Guarantee) and one.epsilon < float("inf")), None)
+    if promise is None:
+        return []
+    bound = implied.gaussian
+    judged = judge_claim(bound, promise, said="Gradient canaries imply")
+    return [
+        Finding(
+            code=STEP,
+            status=judged.status,
+            title="Clipping and noise of single steps",
+            sentence=judged.sentence,
+            measure="epsilon",
+            limit=promise.epsilon,
+            found=_one_sided(bound, n=implied.trials, unit="trial"),
+            more=MORE,
+        )
+    ]
+
+
+def _same(claimed: Guarantee | None, proved: Guarantee | Unaccounted) -> bool:
+    """Say whether a proof restates the claim: the same terms, and epsilon up to what calibration leaves over."""
+    return (
+        claimed is not None
+        and isinstance(proved, Guarantee)
+        and (claimed.delta, claimed.neighboring, claimed.unit) == (proved.delta, proved.neighboring, proved.unit)
+        and abs(claimed.epsilon - proved.epsilon) <= 0.01 * claimed.epsilon
+    )
+
+
+def _one_sided(bound: EpsilonBound, *, n: int, unit: str) -> Estimate:
+    """Return a bound as an estimate: the true epsilon lies at or above `low`, nothing is known above it."""
+    return Estimate(
+        value=bound.lower,
+        low=bound.lower,
+        high=float("inf"),
+        level=bound.confidence,
+        method=bound.method,
+        n=n,
+        unit=unit,
+    )
