@@ -61,7 +61,8 @@ def fail_when_other_waits(folder: Path, task: int, on_progress: OnProgress) -> N
 
 
 def main(executor: str, folder: str, address: str) -> None:
-    """Wait for Ctrl-C."""
+    """Wait for Ctrl-C, even where whoever started this ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen: Any = {"processes": Processes(2), "ray": RayTasks(address)}[executor]
     for _ in chosen.run(functools.partial(wait, Path(folder)), [0, 1], on_progress=lambda index, progress: None):
         pass

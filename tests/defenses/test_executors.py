@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,7 +32,7 @@ from defenses.store import ModelStore
 from defenses.training import Job
 from defenses.updates import SGD
 
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster, whatever the number of test processes
+RAY = pytest.param("ray", marks=pytest.mark.cluster)
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -64,12 +64,12 @@ def named(name: str, request: pytest.FixtureRequest) -> Executor:
     return {"in-process": InProcess(), "processes": Processes(2), "ray": RayTasks()}[name]
 
 
-@pytest.fixture(params=["in-process", "processes", "ray"])
+@pytest.fixture(params=["in-process", "processes", RAY])
 def executor(request: pytest.FixtureRequest) -> Executor:
     return named(request.param, request)
 
 
-@pytest.fixture(params=["processes", "ray"])
+@pytest.fixture(params=["processes", RAY])
 def workers(request: pytest.FixtureRequest) -> Executor:
     """The executors whose workers can die."""
     return named(request.param, request)
@@ -114,6 +114,7 @@ def test_processes_compute_with_the_threads_they_are_given() -> None:
     assert results(Processes(1, threads=2), work.threads, [0]) == [2]
 
 
+@pytest.mark.cluster
 def test_ray_tasks_compute_with_as_many_threads_as_cpus(cluster: Any) -> None:
     assert results(RayTasks(cpus_per_task=2), work.threads, [0]) == [2]
     assert results(RayTasks(cpus_per_task=0.5), work.threads, [0]) == [1]
@@ -140,9 +141,13 @@ def test_a_worker_that_is_killed_is_replaced(workers: Executor, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("executor", "message"), [(Processes(2), "fewer workers"), (RayTasks(retries=1), "2 attempts.*cpus_per_task")]
+    ("name", "message"),
+    [("processes", "fewer workers"), pytest.param("ray", "2 attempts.*cpus_per_task", marks=pytest.mark.cluster)],
 )
-def test_workers_that_die_again_and_again_are_given_up(cluster: Any, executor: Executor, message: str) -> None:
+def test_workers_that_die_again_and_again_are_given_up(name: str, message: str, request: pytest.FixtureRequest) -> None:
+    executor = named(name, request)
+    if isinstance(executor, RayTasks):
+        executor = replace(executor, retries=1)
     with pytest.raises(TrainingError, match=message):
         results(executor, work.die, [0])
 
@@ -170,11 +175,12 @@ def test_an_error_ends_what_still_runs(workers: Executor, tmp_path: Path) -> Non
 
 
 @needs_proc
-@pytest.mark.parametrize("name", ["processes", "ray"])
-def test_ctrl_c_leaves_no_orphans(name: str, cluster: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["processes", RAY])
+def test_ctrl_c_leaves_no_orphans(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    address = request.getfixturevalue("cluster").address if name == "ray" else ""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     running = subprocess.Popen(
-        [sys.executable, work.__file__, name, str(tmp_path), cluster.address],
+        [sys.executable, work.__file__, name, str(tmp_path), address],
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -184,7 +190,11 @@ def test_ctrl_c_leaves_no_orphans(name: str, cluster: Any, tmp_path: Path) -> No
     while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until and running.poll() is None:
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGINT)  # to the whole group, as a terminal does
-    _, said = running.communicate(timeout=30)
+    try:
+        _, said = running.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        raise
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2, said
     assert said.rstrip().endswith("KeyboardInterrupt"), said
@@ -192,6 +202,7 @@ def test_ctrl_c_leaves_no_orphans(name: str, cluster: Any, tmp_path: Path) -> No
     assert gone(pids)
 
 
+@pytest.mark.cluster
 def test_a_share_of_a_gpu_is_asked_for_only_where_there_is_one(cluster: Any) -> None:
     executor = RayTasks(gpus_per_task=0.5)
     assert [share for share, _ in results(executor, work.granted, [0])] == [{"CPU": 1.0}]
@@ -204,6 +215,7 @@ def test_a_share_of_a_gpu_is_asked_for_only_where_there_is_one(cluster: Any) -> 
         cluster.remove_node(machine)
 
 
+@pytest.mark.cluster
 def test_more_cpus_than_any_machine_has_are_waited_for_aloud(
     cluster: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +227,7 @@ def test_more_cpus_than_any_machine_has_are_waited_for_aloud(
     assert "no machine of the Ray cluster has the 64 CPUs of a task (the largest has 2)" in caplog.text
 
 
+@pytest.mark.cluster
 def test_a_cluster_that_does_not_answer_is_named(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
