@@ -6,12 +6,13 @@ import importlib.metadata
 import inspect
 import pkgutil
 
+import attacks.inference
 import attacks.membership
 import attacks.reconstruction
 from attacks.protocol import Attack
 
 ENTRY_POINTS = "privacy_auditor.attacks"
-FOLDERS = (attacks.membership, attacks.reconstruction)
+FOLDERS = (attacks.membership, attacks.reconstruction, attacks.inference)
 
 
 @functools.cache

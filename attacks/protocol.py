@@ -1,15 +1,17 @@
 """The protocol of an attack, and the claims that an attacker may make."""
 
 import abc
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from attacks.threat_model import ThreatModel, View
 from defenses.progress import OnProgress, silent
-from defenses.records import FloatArray
+from defenses.records import BoolArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,85 @@ class Reconstructions:
             raise ValueError(f"{broken} of {len(self.x)} reconstructions are not finite")
 
 
-Claim = MembershipScores | Reconstructions
+@dataclass(frozen=True)
+class Guesses:
+    """What the attacker believes of a value that each candidate keeps hidden: a column of a table, or the label.
+
+    Attributes:
+        values: (m,) int64, the code of the guessed category or class.
+        without_target: (m,) int64, what the same attacker guesses who never saw the target; what is right in both says
+            nothing about the target.
+        hidden: Name of the column, or `attacks.threat_model.LABEL`.
+        notes: Remarks for the report, one sentence each.
+
+    Raises:
+        ValueError: If there is not one guess of each kind for every candidate.
+    """
+
+    values: IntArray
+    without_target: IntArray
+    hidden: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.values.shape != self.without_target.shape or self.values.ndim != 1:
+            raise ValueError(
+                f"guesses have shape {self.values.shape}, those without the target {self.without_target.shape}; give "
+                "(m,) each"
+            )
+
+
+@dataclass(frozen=True)
+class Stolen:
+    """A copy of the target as it stood after some queries.
+
+    Attributes:
+        queries: Records that the target had answered by then.
+        model: Gives logits (n, C) for records (n, *shape), in evaluation mode.
+    """
+
+    queries: int
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class ExtractedModel:
+    """Copies of the target that were made from its answers.
+
+    Attributes:
+        copies: In ascending order of queries; the last one is the claim.
+        without_target: What the same attacker trains on their own labelled records without one query, or None where
+            they have none and can only name one class for all.
+        notes: Remarks for the report, one sentence each.
+
+    Raises:
+        ValueError: If there is no copy, or queries do not rise.
+    """
+
+    copies: tuple[Stolen, ...]
+    without_target: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        spent = [copy.queries for copy in self.copies]
+        if not spent or any(left >= right for left, right in itertools.pairwise(spent)):
+            raise ValueError(f"copies were made after {spent} queries; give at least one, in ascending order")
+
+
+@dataclass(frozen=True)
+class Predicates:
+    """Conditions of which the attacker says that exactly one person of the training data meets each.
+
+    Attributes:
+        matches: (p, m) bool, which of the candidates meet each condition.
+        notes: Remarks for the report, one sentence each.
+    """
+
+    matches: BoolArray
+    notes: tuple[str, ...] = ()
+
+
+Claim = MembershipScores | Reconstructions | Guesses | ExtractedModel | Predicates
 
 
 class Attack(abc.ABC):
@@ -65,7 +145,8 @@ class Attack(abc.ABC):
         name: Key in plans and reports.
         title: What reports call it.
         paper: Where it comes from.
-        requires: What it must be given.
+        requires: What it must be given; an attack whose fields decide it overrides this by a property.
+        claims: What kind of claim it makes, which decides by which measures it is judged.
         similarity: Reconstructions: the measure of `attacks.similarity` by which records are compared; None takes the
             usual one for the kind of record.
         usual: Whether a plan that lists no attacks runs it; not what costs much or is a variant of another, since every
@@ -76,6 +157,7 @@ class Attack(abc.ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     requires: ClassVar[ThreatModel]
+    claims: ClassVar[type[Claim]] = MembershipScores
     similarity: ClassVar[str | None] = None
     usual: ClassVar[bool] = True
 

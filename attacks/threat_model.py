@@ -1,6 +1,7 @@
 """What an adversary may see: capabilities, threat models, and the view that discloses exactly that and nothing more."""
 
 import copy
+import dataclasses
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from attacks.transcript import Transcript
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.guarantee import Guarantee, Unaccounted
@@ -20,15 +22,23 @@ if TYPE_CHECKING:
 
 Float64Array = npt.NDArray[np.float64]
 
+LABEL = "label"  # a hidden value that is no column
+
 
 class Capability(enum.StrEnum):
-    """One thing that a target may disclose; `RECORDS` are the candidates themselves, not only what is said of them."""
+    """One thing that a target may disclose.
+
+    `RECORDS` are the candidates themselves, not only what is said of them; `GRADIENTS` what participants sent to whoever
+    adds up; `SYNTHETIC` records that were released in place of the real ones.
+    """
 
     LABELS = "labels"
     PROBABILITIES = "probabilities"
     LOGITS = "logits"
     WEIGHTS = "weights"
     RECORDS = "records"
+    GRADIENTS = "gradients"
+    SYNTHETIC = "synthetic"
 
 
 _IMPLIES = {
@@ -37,6 +47,8 @@ _IMPLIES = {
     Capability.PROBABILITIES: (Capability.LABELS,),
     Capability.LABELS: (),
     Capability.RECORDS: (),
+    Capability.GRADIENTS: (),
+    Capability.SYNTHETIC: (),
 }
 
 
@@ -62,12 +74,14 @@ class ThreatModel:
         recipe: Whether the training recipe is known, so that shadow models can be trained.
         candidates: Whether the adversary is shown the records in question. Who asks which of them were in must be; who
             reconstructs records must not.
+        hidden: What of the candidates is kept from who is shown them: names of columns, or `LABEL`.
     """
 
     access: frozenset[Capability]
     population: bool = False
     recipe: bool = False
     candidates: bool = True
+    hidden: tuple[str, ...] = ()
 
     def missing_in(self, offered: "ThreatModel") -> list[str]:
         """Return in words what this threat model needs and `offered` does not give; empty if it all is there."""
@@ -91,6 +105,8 @@ class Target:
         population: (z) records outside training, if any.
         shadows: Where models that train alike can be had, if the recipe is known.
         access: What of the model can be disclosed at most; all of it, where the model itself is at hand.
+        transcript: What participants of a training sent, where that is what is attacked.
+        synthetic: (r) records that were released in place of the real ones, where those are attacked.
     """
 
     model: nn.Module
@@ -100,11 +116,15 @@ class Target:
     population: Records | None = None
     shadows: "Shadows | None" = None
     access: frozenset[Capability] = frozenset({Capability.WEIGHTS, Capability.RECORDS})
+    transcript: Transcript | None = None
+    synthetic: Records | None = None
 
     @property
     def offers(self) -> ThreatModel:
         """All that could be disclosed about this target."""
-        return ThreatModel(self.access, population=self.population is not None, recipe=self.shadows is not None)
+        beside = {Capability.GRADIENTS: self.transcript, Capability.SYNTHETIC: self.synthetic}
+        access = self.access | {capability for capability, held in beside.items() if held is not None}
+        return ThreatModel(access, population=self.population is not None, recipe=self.shadows is not None)
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,13 @@ class Facts:
     shape: tuple[int, ...]
     classes: int
     kind: Image | Table
+
+
+@dataclass
+class Tally:
+    """How many records the target was asked about."""
+
+    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,23 +167,31 @@ class View:
     _population: Records | None = field(repr=False)
     _shadows: "Shadows | None" = field(repr=False)
     _device: str = field(repr=False, default="cpu")
+    _transcript: Transcript | None = field(repr=False, default=None)
+    _synthetic: Records | None = field(repr=False, default=None)
+    _tally: Tally = field(repr=False, default_factory=Tally)
 
     def logits(self, x: FloatArray) -> Float64Array:
         """Return the target's logits (n, C) on records (n, *shape)."""
         self._need(Capability.LOGITS)
-        return module_logits(self._model, x, device=self._device)
+        return self._ask(x)
 
     def probabilities(self, x: FloatArray) -> Float64Array:
         """Return the target's class probabilities (n, C) on records (n, *shape)."""
         self._need(Capability.PROBABILITIES)
-        logits = module_logits(self._model, x, device=self._device)
+        logits = self._ask(x)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
     def labels(self, x: FloatArray) -> IntArray:
         """Return the target's predicted classes (n,) on records (n, *shape)."""
         self._need(Capability.LABELS)
-        return np.asarray(module_logits(self._model, x, device=self._device).argmax(axis=1), dtype=np.int64)
+        return np.asarray(self._ask(x).argmax(axis=1), dtype=np.int64)
+
+    @property
+    def queries(self) -> int:
+        """How many records this view has answered for so far."""
+        return self._tally.count
 
     def module(self) -> nn.Module:
         """Return a copy of the target itself, in evaluation mode, on the device where it answers."""
@@ -184,6 +219,24 @@ class View:
             raise NotDisclosedError("this threat model does not disclose the training recipe")
         return self._shadows
 
+    @property
+    def transcript(self) -> Transcript:
+        """What participants of a training sent."""
+        self._need(Capability.GRADIENTS)
+        assert self._transcript is not None
+        return self._transcript
+
+    @property
+    def synthetic(self) -> Records:
+        """The records (r) that were released in place of the real ones."""
+        self._need(Capability.SYNTHETIC)
+        assert self._synthetic is not None
+        return self._synthetic
+
+    def _ask(self, x: FloatArray) -> Float64Array:
+        self._tally.count += len(x)
+        return module_logits(self._model, x, device=self._device)
+
     def _need(self, capability: Capability) -> None:
         if capability not in self.access:
             raise NotDisclosedError(f"this threat model does not disclose {capability}; it has {sorted(self.access)}")
@@ -210,9 +263,29 @@ def expose(target: Target, threat_model: ThreatModel, *, device: str = "cpu") ->
         facts=Facts(target.candidates.shape, target.candidates.classes, target.candidates.kind),
         access=closure(threat_model.access),
         digest=target.digest,
-        _candidates=target.candidates if threat_model.candidates else None,
+        _candidates=_without(target.candidates, threat_model.hidden) if threat_model.candidates else None,
         _model=target.model,
         _population=target.population if threat_model.population else None,
         _shadows=target.shadows if threat_model.recipe else None,
         _device=device,
+        _transcript=target.transcript if Capability.GRADIENTS in threat_model.access else None,
+        _synthetic=target.synthetic if Capability.SYNTHETIC in threat_model.access else None,
     )
+
+
+def _without(records: Records, hidden: tuple[str, ...]) -> Records:
+    """Return records whose hidden columns, or labels, hold zeros."""
+    if not hidden:
+        return records
+    columns = {column.name: column for column in records.kind.columns} if isinstance(records.kind, Table) else {}
+    x, y = records.x.copy(), records.y
+    for name in hidden:
+        if name == LABEL:
+            y = np.zeros_like(y)
+        elif name in columns:
+            start = columns[name].start
+            x[:, start : start + columns[name].width] = 0
+        else:
+            known = f"columns are {', '.join(columns)}" if columns else "they have no columns"
+            raise NotApplicableError(f"is about {name!r}, which records of this audit do not have: {known}")
+    return dataclasses.replace(records, x=x, y=y)

@@ -45,6 +45,7 @@ class ModelInversion(Attack):
     title = "Model inversion"
     paper = "Fredrikson et al. 2015, Model Inversion Attacks that Exploit Confidence Information"
     requires = ThreatModel(frozenset({Capability.WEIGHTS}), candidates=False)
+    claims = Reconstructions
     usual = False  # says what a class looks like, seldom what a record does
 
     def __post_init__(self) -> None:

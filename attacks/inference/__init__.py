@@ -1,0 +1,1 @@
+"""Inference attacks: what a model gives away about hidden values of a record, and about itself."""
