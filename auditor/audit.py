@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,25 +10,29 @@ import numpy as np
 
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Target
-from auditor.claims import confidence_of_claims, show_epsilon
-from auditor.evidence import Evidence, gather, measures
+from attacks.threat_model import Capability, closure
+from auditor.beside import with_beside
+from auditor.claims import confidence_of_claims, of_the_model, show_epsilon
+from auditor.evidence import Evidence, chosen, gather, measures
 from auditor.findings import check_limits, judge_all, level_of_intervals
+from auditor.gallery import gallery
 from auditor.handed_over import checkpoint_subject
-from auditor.implied import imply_epsilon
+from auditor.implied import imply_epsilon, try_reconstruction
 from auditor.plan import Plan
 from auditor.recorded import recorded_subject
 from auditor.recording import Outcome, build_report
+from auditor.released import released_subject
 from auditor.resolve import resolve_attacks
 from auditor.setting import Setting
 from auditor.slices import Part, parts
-from auditor.subject import Subject
+from auditor.subject import Question, Subject
 from auditor.trained import trained_subject
 from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from reports.record import (
     AttackStatus,
     Estimate,
+    GalleryItem,
     Report,
     Timing,
 )
@@ -72,25 +76,23 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         <Status.LEAKS: 'leaks'>
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    chosen = resolve_attacks(plan)
-    check_limits(plan, [attack.name for attack, _ in chosen])
+    asked = resolve_attacks(plan)
+    check_limits(plan, [attack for attack, _ in asked])
     subject = _build(plan, setting)
     seconds = {"training the target": time.perf_counter() - clock}
-    shared = max((getattr(attack, "shadows", 0) for attack, _ in chosen), default=0)
-    for one in (subject.target, *([subject.control[0]] if subject.control else [])):
-        if isinstance(one.shadows, ShadowSource):
-            one.shadows.planned = shared  # attacks that want fewer get the first of them
-    evidence = _attack(chosen, subject.target, subject.split.included, plan, setting)
+    shared = max((getattr(attack, "shadows", 0) for attack, _ in asked), default=0)
+    for question in (*subject.questions, *subject.control):
+        if isinstance(question.target.shadows, ShadowSource):
+            question.target.shadows.planned = shared  # attacks that want fewer get the first of them
+    evidence = _attack(asked, subject.questions, plan, setting)
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
-    level = level_of_intervals(plan, [entry.attack.name for entry in ran])
+    level = level_of_intervals(plan, [entry.attack for entry in ran])
     wanted = [limit.measure for limit in plan.limits]
     found = {entry.attack.name: measures(entry, level=level, wanted=wanted) for entry in ran}
     control: dict[str, Mapping[str, Estimate]] = {}
-    if subject.control is not None:
+    if subject.control:
         clock = time.perf_counter()
-        target, included = subject.control
-        again = [(entry.attack, entry.required) for entry in ran]
-        for entry in _attack(again, target, included, plan, setting):
+        for entry in _again(ran, subject.control, plan, setting):
             if entry.status is AttackStatus.RAN:
                 control[entry.attack.name] = measures(entry, level=level, wanted=wanted)
         seconds["positive control"] = time.perf_counter() - clock
@@ -99,20 +101,34 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
     implied = imply_epsilon(plan, subject, setting, confidence=confidence_of_claims(plan))
     if implied is not None:
         seconds["gradient canaries"] = time.perf_counter() - clock
-    findings = judge_all(evidence, found, control, shown, subject, plan, implied)
+    clock = time.perf_counter()
+    rebuilt = try_reconstruction(plan, subject, setting, confidence=confidence_of_claims(plan))
+    if rebuilt is not None:
+        seconds["prior-aware reconstruction"] = time.perf_counter() - clock
+    findings = judge_all(evidence, found, control, shown, subject, plan, implied, rebuilt)
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
     report = build_report(
         plan,
         setting,
         subject,
-        Outcome(evidence, found, control, shown, findings, level, _parts(plan, subject, setting), implied),
+        Outcome(
+            evidence,
+            found,
+            control,
+            shown,
+            findings,
+            level,
+            _parts(plan, subject, setting),
+            implied,
+            _gallery(ran, subject, plan, setting),
+        ),
         Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
     )
     key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
     mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
     return Audit(
         report,
-        {entry.attack.name: entry.scores[mixed] for entry in ran},
+        {entry.attack.name: entry.scores[mixed] for entry in ran if entry.ranks and of_the_model(entry, subject)},
         subject.split.included[mixed],
         trained=subject.store.trained,
         found=subject.store.loaded,
@@ -121,32 +137,55 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
 
 def _build(plan: Plan, setting: Setting) -> Subject:
     if plan.data is not None:
-        return trained_subject(plan, plan.data, setting)
+        return with_beside(trained_subject(plan, plan.data, setting), plan, setting)
     if plan.scores is not None:
         return recorded_subject(plan, plan.scores, setting)
+    if plan.released is not None:
+        return released_subject(plan, plan.released, setting)
     assert plan.checkpoint is not None
-    return checkpoint_subject(plan, plan.checkpoint, setting)
+    return with_beside(checkpoint_subject(plan, plan.checkpoint, setting), plan, setting)
 
 
 def _parts(plan: Plan, subject: Subject, setting: Setting) -> list[Part]:
     candidates = subject.target.candidates
+    if Capability.LABELS not in closure(subject.target.access):
+        return []  # there is no model that could be right or wrong
     said = module_logits(subject.target.model, candidates.x, device=setting.place)
     return parts(plan.slices, candidates, np.asarray(said.argmax(axis=1)))
 
 
 def _attack(
-    chosen: Sequence[tuple[Attack, bool]], target: Target, included: Any, plan: Plan, setting: Setting
+    attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], plan: Plan, setting: Setting
 ) -> list[Evidence]:
-    """Run attacks on a target; their randomness derives from data, model and plan, so it cannot be drawn again."""
-    return [
-        gather(
-            attack,
-            target,
-            included,
-            required=required,
-            rng=stream(0, "attack", attack.name, target.digest, target.candidates.digest, plan.subject_digest),
-            device=setting.place,
-            on_progress=setting.on_progress,
+    """Run attacks on a subject; their randomness derives from data, model and plan, so it cannot be drawn again."""
+    found = []
+    for attack, required in attacks:
+        question = chosen(attack, questions)
+        digests = (question.target.digest, question.target.candidates.digest)
+        found.append(
+            gather(
+                attack,
+                question,
+                required=required,
+                rng=stream(0, "attack", attack.name, *digests, plan.subject_digest),
+                device=setting.place,
+                on_progress=setting.on_progress,
+            )
         )
-        for attack, required in chosen
-    ]
+    return found
+
+
+def _gallery(ran: Sequence[Evidence], subject: Subject, plan: Plan, setting: Setting) -> list[GalleryItem]:
+    """Return what people may look at: private records if they are to be shown, else attacks on drawn canaries."""
+    reconstructing = [entry for entry in ran if entry.reconstructed is not None]
+    if setting.include_records:
+        return gallery(reconstructing, synthetic=False)
+    return gallery(list(_again(reconstructing, subject.shown, plan, setting)), synthetic=True)
+
+
+def _again(ran: Sequence[Evidence], others: Sequence[Question], plan: Plan, setting: Setting) -> Iterator[Evidence]:
+    """Run attacks again on the counterpart of what each was run on, where there is one."""
+    counterparts = {question.about: question for question in others}
+    for entry in ran:
+        if entry.question.about in counterparts:
+            yield from _attack([(entry.attack, entry.required)], [counterparts[entry.question.about]], plan, setting)

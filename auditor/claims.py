@@ -1,5 +1,6 @@
 """Promises against what was shown: the best bound over all attacks, what single steps imply, and both verdicts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,13 +10,14 @@ from auditor.bounds import OneRunAudit, one_run_from_scores
 from auditor.evidence import Evidence
 from auditor.judge import judge_claim
 from auditor.plan import Plan
+from auditor.prior_aware import PriorAware
 from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.guarantee import Guarantee, Unaccounted, Unit
 from defenses.records import Inclusion
-from reports.record import AttackStatus, Estimate, Finding, Status
+from reports.record import Estimate, Finding, Status
 
-CLAIM, PROOF, STEP = "PA001", "PA002", "PA003"
+CLAIM, PROOF, STEP, REBUILT = "PA001", "PA002", "PA003", "PA004"
 MORE = "docs/findings.md"
 
 Measures = Mapping[str, Mapping[str, Estimate]]
@@ -32,7 +34,7 @@ class Shown:
 
 def confidence_of_claims(plan: Plan) -> float:
     """Return the confidence of each bound on epsilon, such that all claims together get half of the error."""
-    return 1 - (1 - plan.confidence) / (2 if plan.white_box is None else 4)
+    return 1 - (1 - plan.confidence) / (2 * (1 + (plan.white_box is not None) + (plan.prior_aware is not None)))
 
 
 def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> Shown:
@@ -42,9 +44,9 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> 
             None,
             reason=f"membership was {subject.split.inclusion.value}; a bound on epsilon needs fair coins",
         )
-    ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
+    ran = [entry for entry in evidence if entry.ranks and of_the_model(entry, subject)]
     if not ran:
-        return Shown(None, reason="no attack ran")
+        return Shown(None, reason="no attack that ranks records ran")
     audits = []
     for entry in ran:
         scores, included, _ = entry.by_unit
@@ -64,6 +66,11 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> 
     return Shown(best, attack=name)
 
 
+def of_the_model(entry: Evidence, subject: Subject) -> bool:
+    """Say whether an attack was run on the target itself, whose candidates were in by the coins of the split."""
+    return entry.question.target is subject.target
+
+
 def sees(estimate: Estimate, measure: str = metrics.AUC) -> bool:
     """Say whether an attack surely beats guessing."""
     return estimate.low is not None and estimate.low > metrics.baseline_of(measure)
@@ -72,7 +79,8 @@ def sees(estimate: Estimate, measure: str = metrics.AUC) -> bool:
 def _sight(found: Measures, control: Measures) -> tuple[bool, str]:
     """Say whether any attack was seen to find a leak, and in words where: the bound is the best of all of them."""
     for tables, where in ((control, "the control"), (found, "this very model")):
-        seen = [(table[metrics.AUC].value or 0.0, name) for name, table in tables.items() if sees(table[metrics.AUC])]
+        ranked = [(name, table[metrics.AUC]) for name, table in tables.items() if metrics.AUC in table]
+        seen = [(area.value or 0.0, name) for name, area in ranked if sees(area)]
         if seen:
             best, name = max(seen)
             return True, f"{name} reaches AUC {best:.3f} on {where}"
@@ -148,6 +156,37 @@ def judge_steps(implied: StepAudit, subject: Subject) -> list[Finding]:
             more=MORE,
         )
     ]
+
+
+def judge_reconstruction(found: PriorAware) -> Finding:
+    """Judge the bound on reconstruction by how often the added record was named."""
+    assert found.success.value is not None
+    low = found.success.low or 0.0
+    sentence = (
+        f"Who knows all other records and sees every step names the added one of {found.candidates} in "
+        f"{found.success.value:.1%} of {found.success.n} trained models, surely in {math.floor(1000 * low) / 10:.1f}% "
+        f"({found.success.level:.4g} confidence); the scheme allows {found.bound:.1%}, and guessing gives "
+        f"{1 / found.candidates:.1%}"
+    )
+    if low > found.bound:
+        status, sentence = (
+            Status.VIOLATED,
+            f"{sentence}: the bound is contradicted, so clipping or noise is not as stated.",
+        )
+    elif found.least_shown <= found.bound:
+        status, sentence = Status.INCONCLUSIVE, f"{sentence}: so few trials could not have contradicted that."
+    else:
+        status, sentence = Status.CONSISTENT, f"{sentence}: no contradiction found."
+    return Finding(
+        code=REBUILT,
+        status=status,
+        title="Bound on reconstruction",
+        sentence=sentence,
+        measure="reconstruction_success",
+        limit=found.bound,
+        found=found.success,
+        more=MORE,
+    )
 
 
 def _same(claimed: Guarantee | None, proved: Guarantee | Unaccounted) -> bool:

@@ -43,6 +43,10 @@ def audit(
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Let the plan name package.module:factory, which runs that code.")
     ] = False,
+    include_records: Annotated[
+        bool,
+        typer.Option("--include-records", help="Show private records beside their reconstructions in the report."),
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -56,7 +60,17 @@ def audit(
         clear(folder)
         if allow_code:
             sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a package lying here is found
-        code = _run(chosen, folder, plan.parent, data_dir, work_dir, device, allow_code=allow_code, quiet=quiet)
+        code = _run(
+            chosen,
+            folder,
+            plan.parent,
+            data_dir,
+            work_dir,
+            device,
+            allow_code=allow_code,
+            include_records=include_records,
+            quiet=quiet,
+        )
     raise typer.Exit(code)
 
 
@@ -233,6 +247,7 @@ def _run(
     *,
     allow_code: bool,
     quiet: bool,
+    include_records: bool = False,
 ) -> int:
     """Run one plan, write its files, say what was found; returns the exit code."""
     from auditor.audit import run_audit
@@ -251,6 +266,7 @@ def _run(
             data_dir=data_dir,
             device=device,
             allow_code=allow_code,
+            include_records=include_records,
             on_progress=on_progress,
         )
         found = run_audit(plan, setting)

@@ -7,15 +7,14 @@ from attacks.threat_model import Target
 from auditor.plan import Plan
 from auditor.resolve import resolve_recipe
 from auditor.setting import Setting
-from auditor.subject import module_digest
+from auditor.subject import Question, module_digest
 from defenses.errors import TrainingError
 from defenses.randomness import derive, stream
-from defenses.records import BoolArray
 from defenses.schemes.none import NoDefense
 from defenses.training import Job
 
 
-def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tuple[Target, BoolArray] | None, str]:
+def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tuple[Question, ...], str]:
     """Train the control of a target whose recipe is known.
 
     Args:
@@ -24,15 +23,15 @@ def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tupl
         setting: Where and with what.
 
     Returns:
-        The control with its truth and no reason, or None and the reason why there is none.
+        The control with its truth and no reason, or nothing and the reason why there is none.
     """
     if not plan.control.enabled:
-        return None, "the plan switched the positive control off"
+        return (), "the plan switched the positive control off"
     if not isinstance(target.shadows, ShadowSource) or plan.training is None:
-        return None, "the checkpoint's recipe is not known, so no model could be trained like it"
+        return (), "the checkpoint's recipe is not known, so no model could be trained like it"
     job = target.shadows.job
     if isinstance(job.defense, NoDefense) and plan.claim is None:
-        return None, "the target itself is unprotected, so its own figures show what the attack can find"
+        return (), "the target itself is unprotected, so its own figures show what the attack can find"
     members = job.recipe.lots.expected_members
     recipe = resolve_recipe(plan.training, job.recipe.architecture, members, control=plan.control)
     unprotected = Job(recipe, NoDefense(), job.records)
@@ -51,6 +50,7 @@ def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tupl
             on_progress=setting.on_progress,
         )
     except TrainingError as error:
-        return None, f"the control could not be trained ({error})"
+        return (), f"the control could not be trained ({error})"
     model = ensemble.one(0)
-    return (replace(target, model=model, digest=module_digest(model), guarantee=None, shadows=source), included), ""
+    leaky = replace(target, model=model, digest=module_digest(model), guarantee=None, shadows=source)
+    return (Question(leaky, included),), ""

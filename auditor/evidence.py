@@ -2,16 +2,20 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from attacks.protocol import Attack, Claim, MembershipScores, Reconstructions
-from attacks.threat_model import Target, expose
+from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
+from attacks.threat_model import expose
 from auditor import metrics
+from auditor.guessed import Guessed, join_guesses
 from auditor.reconstructed import Reconstructed, compare
+from auditor.singled_out import SingledOut, join_predicates
+from auditor.stolen import Agreement, join_copies
+from auditor.subject import Question
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 from defenses.records import BoolArray, IntArray
@@ -23,6 +27,9 @@ FALSE_POSITIVE_RATES = (0.01, 0.001)
 PRIORS = (0.1, 0.01, 0.001)
 
 
+Joined = Reconstructed | Guessed | Agreement | SingledOut
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What came of one attack.
@@ -31,31 +38,51 @@ class Evidence:
         attack: The attack as it was set.
         required: Whether the plan named it.
         status: Whether it ran.
-        reason: Why it did not, in words.
+        question: What it was run on, with the truth.
+        reason: Why it did not run, in words.
         claim: What it said, if it ran.
-        reconstructed: What its reconstructions, if it made any, say about who was in.
-        included: (m,) bool truth about the candidates.
-        units: (m,) which candidates are one question, or None where each is its own.
         seconds: Wall-clock time.
+        joined: What claims other than membership scores say once they are compared with the truth.
     """
 
     attack: Attack
     required: bool
     status: AttackStatus
-    included: BoolArray
-    units: IntArray | None = None
+    question: Question
     reason: str | None = None
     claim: Claim | None = None
     seconds: float = 0.0
-    reconstructed: Reconstructed | None = None
+    joined: Joined | None = None
+
+    @property
+    def included(self) -> BoolArray:
+        """Truth (m,) about the candidates."""
+        return self.question.included
+
+    @property
+    def units(self) -> IntArray | None:
+        """Which candidates (m,) are one question, or None where each is its own."""
+        return self.question.target.candidates.units
+
+    @property
+    def reconstructed(self) -> Reconstructed | None:
+        """What its reconstructions, if it made any, say about who was in."""
+        return self.joined if isinstance(self.joined, Reconstructed) else None
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it orders candidates by how likely they were in."""
+        return isinstance(self.claim, MembershipScores | Reconstructions)
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Scores (m,) of an attack that ran; a record scores as its most similar reconstruction."""
+        """Scores (m,) of an attack that ranks; a record scores as its most similar reconstruction."""
         if self.reconstructed is not None:
             return self.reconstructed.closest
         if not isinstance(self.claim, MembershipScores):
-            raise ValueError(f"attack {self.attack.name!r} did not run: {self.reason}")
+            raise ValueError(
+                f"attack {self.attack.name!r} ranks no candidates: {self.reason or 'it claims other things'}"
+            )
         return self.claim.scores
 
     @property
@@ -69,23 +96,21 @@ class Evidence:
 
 def gather(
     attack: Attack,
-    target: Target,
-    included: BoolArray,
+    question: Question,
     *,
     required: bool,
     rng: np.random.Generator,
     device: str,
     on_progress: OnProgress = silent,
 ) -> Evidence:
-    """Run one attack on a target and join what it says with the truth.
+    """Run one attack on what it is made for and join what it says with the truth.
 
     An attack that cannot be run here is NOT_APPLICABLE with its reason; one that breaks is FAILED, so that a report
     never mistakes silence for safety. A run that is interrupted is not caught.
 
     Args:
         attack: The attack.
-        target: What it is run on; it sees only its own view of it.
-        included: (m,) bool truth.
+        question: What it is run on; it sees only its own view of it.
         required: Whether the plan named it.
         rng: Its randomness.
         device: Where the target answers.
@@ -94,34 +119,52 @@ def gather(
     started = time.perf_counter()
 
     def outcome(status: AttackStatus, reason: str | None = None, claim: Claim | None = None) -> Evidence:
-        units = target.candidates.units
-        return Evidence(attack, required, status, included, units, reason, claim, time.perf_counter() - started)
+        return Evidence(attack, required, status, question, reason, claim, time.perf_counter() - started)
 
     try:
-        view = expose(target, attack.requires, device=device)
-        claim = attack.run(view, rng=rng, on_progress=on_progress)
-        if isinstance(claim, Reconstructions):
-            reconstructed = compare(claim, target.candidates, included, measure=attack.similarity, rng=rng)
-            return replace(outcome(AttackStatus.RAN, claim=claim), reconstructed=reconstructed)
+        claim = attack.run(expose(question.target, attack.requires, device=device), rng=rng, on_progress=on_progress)
+        joined = _joined(attack, claim, question, rng=rng, device=device)
     except NotApplicableError as error:
         return outcome(AttackStatus.NOT_APPLICABLE, str(error))
     except Exception as error:
         logger.debug("attack %s failed", attack.name, exc_info=True)
         return outcome(AttackStatus.FAILED, f"{type(error).__name__}: {error}")
-    if len(claim.scores) != len(included):
-        reason = f"it returned {len(claim.scores)} scores for {len(included)} candidates"
+    if isinstance(claim, MembershipScores) and len(claim.scores) != len(question.included):
+        reason = f"it returned {len(claim.scores)} scores for {len(question.included)} candidates"
         return outcome(AttackStatus.FAILED, reason)
-    return outcome(AttackStatus.RAN, claim=claim)
+    return replace(outcome(AttackStatus.RAN, claim=claim), joined=joined)
+
+
+def chosen(attack: Attack, questions: Sequence[Question]) -> Question:
+    """Return the first question whose target offers what an attack needs, or the first of all."""
+    fitting = (one for one in questions if not attack.requires.missing_in(one.target.offers))
+    return next(fitting, questions[0])
+
+
+def _joined(
+    attack: Attack, claim: Claim, question: Question, *, rng: np.random.Generator, device: str
+) -> Joined | None:
+    target, included = question.target, question.included
+    if isinstance(claim, Reconstructions):
+        victims = question.victims
+        return compare(claim, target.candidates, included, measure=attack.similarity, rng=rng, victims=victims)
+    if isinstance(claim, Guesses):
+        return join_guesses(claim, target, included, question.victims)
+    if isinstance(claim, ExtractedModel):
+        return join_copies(claim, target, device=device)
+    return join_predicates(claim, included, rng=rng) if isinstance(claim, Predicates) else None
 
 
 def measures(entry: Evidence, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
-    """Return the measures of a membership claim over independent units, each with an interval at `level`.
+    """Return the measures of a claim over independent units, each with an interval at `level`.
 
     Args:
         entry: Evidence of an attack that ran.
         level: Confidence of each interval.
         wanted: Names of measures beyond the usual ones, such as "tpr_at_fpr_0.05".
     """
+    if isinstance(entry.joined, Guessed | Agreement | SingledOut):
+        return entry.joined.measures(level=level)
     scores, included, unit = entry.by_unit
     found = {
         metrics.AUC: metrics.auc(scores, included, level=level, unit=unit),

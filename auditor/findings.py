@@ -3,16 +3,19 @@
 Of the error 1 - confidence, one half goes to limits and one half to claims. Intervals are two-sided and only their
 lower end can flag a leak, so limits are judged with the full two-sided error, divided by the number of attacks and
 limits; the epsilon bound is one-sided and holds for the best of all attacks at 1 - error / 2, which it shares with the
-bound that steps imply where the plan asks for that too.
+bound that steps imply, and the one on reconstruction, where the plan asks for those too.
 """
 
 from collections.abc import Mapping, Sequence
 
+from attacks.protocol import Attack, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
 from auditor import metrics
-from auditor.claims import CLAIM, MORE, Measures, Shown, judge_claims, judge_steps, sees
+from auditor.claims import CLAIM, MORE, Measures, Shown, judge_claims, judge_reconstruction, judge_steps, sees
 from auditor.evidence import Evidence
 from auditor.judge import judge_leak
-from auditor.plan import Limit, Plan
+from auditor.plan import Plan
+from auditor.plan_parts import DEFAULT_LIMIT, Limit
+from auditor.prior_aware import PriorAware
 from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.errors import PlanError
@@ -20,15 +23,26 @@ from reports.record import AttackStatus, Estimate, Finding, Status
 from reports.wording import amount, confidence, exact_percent, interval, limit
 
 LEAK, FAILED, LEFT_OUT = "PA010", "PA090", "PA091"
+LEAK_OF: Mapping[type, str] = {
+    MembershipScores: "Membership leak",
+    Reconstructions: "Reconstruction",
+    Guesses: "Hidden values",
+    ExtractedModel: "Model extraction",
+    Predicates: "Singling out",
+}
 
 
-def level_of_intervals(plan: Plan, attacks: Sequence[str]) -> float:
+def level_of_intervals(plan: Plan, attacks: Sequence[Attack]) -> float:
     """Return the level of each interval such that all that are judged hold together at the plan's confidence."""
-    judged = sum(1 for limit in plan.limits for attack in attacks if limit.attack in (None, attack))
+    judged = sum(1 for limit in plan.limits for attack in attacks if _holds_for(limit, attack))
     return 1 - (1 - plan.confidence) / max(judged, len(attacks), 1)
 
 
-def check_limits(plan: Plan, attacks: Sequence[str]) -> None:
+def _holds_for(limit: Limit, attack: Attack) -> bool:
+    return limit.attack in (None, attack.name) and metrics.fits(limit.measure, attack.claims)
+
+
+def check_limits(plan: Plan, attacks: Sequence[Attack]) -> None:
     """Refuse a limit that names no known measure, no attack of the plan, or a value that the measure cannot have."""
     for entry in plan.limits:
         try:
@@ -42,8 +56,12 @@ def check_limits(plan: Plan, attacks: Sequence[str]) -> None:
                 f"limits: maximum of {entry.measure} is {entry.maximum}; it must lie in [{baseline:g}, 1], since "
                 f"guessing alone reaches {baseline:g}"
             )
-        if entry.attack is not None and entry.attack not in attacks:
-            raise PlanError(f"limits: attack {entry.attack!r} is not run by this plan; it runs {', '.join(attacks)}")
+        names = [attack.name for attack in attacks]
+        if entry.attack is not None and entry.attack not in names:
+            raise PlanError(f"limits: attack {entry.attack!r} is not run by this plan; it runs {', '.join(names)}")
+        if entry != DEFAULT_LIMIT and not any(_holds_for(entry, attack) for attack in attacks):
+            which = "no attack of this plan has" if entry.attack is None else f"attack {entry.attack!r} does not have"
+            raise PlanError(f"limits: {which} the measure {entry.measure!r}: it is taken of another kind of claim")
 
 
 def judge_all(
@@ -54,6 +72,7 @@ def judge_all(
     subject: Subject,
     plan: Plan,
     implied: StepAudit | None = None,
+    rebuilt: PriorAware | None = None,
 ) -> list[Finding]:
     """Judge every claim and every limit.
 
@@ -65,6 +84,7 @@ def judge_all(
         subject: What was audited.
         plan: Its limits.
         implied: What the steps of the training show, if they were watched.
+        rebuilt: How often an added record was named, if that was tried.
 
     Returns:
         Findings in the order claims, limits, attacks that did not run.
@@ -72,12 +92,14 @@ def judge_all(
     findings = judge_claims(shown, subject, plan, found, control)
     if implied is not None:
         findings += judge_steps(implied, subject)
+    if rebuilt is not None:
+        findings.append(judge_reconstruction(rebuilt))
     for entry in evidence:
         if entry.status is AttackStatus.RAN:
             findings += [
                 _leak(entry, chosen, found[entry.attack.name], control.get(entry.attack.name, {}), subject, plan)
                 for chosen in plan.limits
-                if chosen.attack in (None, entry.attack.name)
+                if _holds_for(chosen, entry.attack)
             ]
     findings += [_did_not_run(entry) for entry in evidence if entry.status is not AttackStatus.RAN]
     return [_without_weight(finding, findings) for finding in findings]
@@ -160,7 +182,7 @@ def _leak(
     return Finding(
         code=LEAK,
         status=judged.status,
-        title=f"Membership leak, {entry.attack.title}",
+        title=f"{LEAK_OF[entry.attack.claims]}, {entry.attack.title}",
         sentence=f"{entry.attack.title}: {judged.sentence}",
         attack=entry.attack.name,
         measure=chosen.measure,

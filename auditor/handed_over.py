@@ -10,7 +10,8 @@ from auditor.checkpoint import fit_weights, read_checkpoint
 from auditor.control import positive_control
 from auditor.datasets import check_records
 from auditor.given import Given
-from auditor.plan import Checkpoint, Plan
+from auditor.plan import Plan
+from auditor.plan_parts import Checkpoint
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.setting import Setting
 from auditor.slices import check_slices

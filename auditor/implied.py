@@ -1,10 +1,11 @@
-"""What the steps of a plan's own training imply: gradient canaries in one more run of the same recipe and scheme."""
+"""What the steps of a plan's own training show: gradient canaries in one more run, or an added record in many."""
 
 from dataclasses import replace
 
 from attacks.shadows import ShadowSource
 from auditor.gradient_canaries import Directions
 from auditor.plan import Plan
+from auditor.prior_aware import PriorAware, audit_reconstruction
 from auditor.setting import Setting
 from auditor.step_bounds import StepAudit, StepClaim
 from auditor.subject import Subject
@@ -24,6 +25,37 @@ def step_claim(job: Job) -> StepClaim:
         return claim_of(job)
     except ValueError as error:
         raise PlanError(f"white_box: {error}") from error
+
+
+def try_reconstruction(plan: Plan, subject: Subject, setting: Setting, *, confidence: float) -> PriorAware | None:
+    """Name the added one of several records from the steps of runs of the same recipe; None if the plan does not ask.
+
+    Args:
+        plan: Its `prior_aware`.
+        subject: A target that was trained here.
+        setting: Where to train.
+        confidence: Of the lower limit, in (0, 1).
+
+    Raises:
+        PlanError: If there are too few records.
+    """
+    if plan.prior_aware is None:
+        return None
+    assert isinstance(subject.target.shadows, ShadowSource)
+    job, asked = subject.target.shadows.job, plan.prior_aware
+    try:
+        return audit_reconstruction(
+            job,
+            candidates=asked.candidates,
+            trials=asked.trials,
+            seed=derive(0, "prior aware", plan.subject_digest, job.records.digest),
+            confidence=confidence,
+            claim=step_claim(job),
+            device=setting.device,
+            on_progress=setting.on_progress,
+        )
+    except ValueError as error:
+        raise PlanError(f"prior_aware: {error}") from error
 
 
 def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence: float) -> StepAudit | None:

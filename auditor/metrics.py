@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
+from attacks.protocol import ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
 from auditor.intervals import (
     Float64Array,
     auc_interval,
@@ -29,6 +30,18 @@ AUC = "auc"
 ADVANTAGE = "advantage"
 _TPR = "tpr_at_fpr_"
 _PPV = "ppv_at_prior_"
+
+# What is measured of other claims than membership: what guessing reaches, and the words for it.
+_OTHERS = {
+    "guess_advantage": (0.0, "advantage over guessing without the target"),
+    "guess_gap": (0.0, "advantage on training records over that on others"),
+    "guess_accuracy": (0.0, "share of right guesses"),
+    "fidelity": (0.0, "fidelity of the copy"),
+    "fidelity_advantage": (0.0, "fidelity gained by queries"),
+    "singling_out_advantage": (0.0, "advantage of singling out"),
+    "singling_out_rate": (0.0, "share singled out"),
+}
+_KIND = {"guess": Guesses, "fidelity": ExtractedModel, "singling": Predicates}  # by the first word of the name
 
 
 def measure_name(fpr: float) -> str:
@@ -51,7 +64,14 @@ def baseline_of(measure: str) -> float:
         return 0.5
     if measure == ADVANTAGE:
         return 0.0
-    return _parameter(measure)
+    return _OTHERS[measure][0] if measure in _OTHERS else _parameter(measure)
+
+
+def fits(measure: str, claims: type) -> bool:
+    """Say whether a measure is taken of this kind of claim; reconstructions are measured as membership is."""
+    if measure in _OTHERS:
+        return _KIND[measure.partition("_")[0]] is claims
+    return claims in (MembershipScores, Reconstructions)
 
 
 def canonical_name(measure: str) -> str:
@@ -82,6 +102,8 @@ def describe(measure: str) -> str:
         return "AUC"
     if measure == ADVANTAGE:
         return "membership advantage"
+    if measure in _OTHERS:
+        return _OTHERS[measure][1]
     words = "TPR at {} FPR" if measure.startswith(_TPR) else "predictive value at a prior of {}"
     return words.format(_percent(_parameter(measure)))
 
@@ -278,7 +300,8 @@ def _parameter(measure: str) -> float:
             except ValueError:
                 break
     raise ValueError(
-        f"no measure is called {measure!r}; there are {AUC}, {ADVANTAGE}, {_TPR}F and {_PPV}P with F and P in (0, 1)"
+        f"no measure is called {measure!r}; there are {AUC}, {ADVANTAGE}, {_TPR}F and {_PPV}P with F and P in (0, 1), "
+        f"and {', '.join(_OTHERS)}"
     )
 
 

@@ -34,6 +34,8 @@ def clear(folder: Path) -> None:
 def write_audit(audit: Audit, folder: Path) -> Path:
     """Write `report.json`, `report.html`, `summary.md` and `scores.npz` (mode 0600, shuffled) into a folder.
 
+    A report that shows private records is for its owner's eyes too, and gets the same mode.
+
     Args:
         audit: What `run_audit` returned.
         folder: Made if it is not there; earlier files of the same names are replaced.
@@ -46,6 +48,9 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     arrays: dict[str, Any] = {f"scores_{name}": values for name, values in audit.scores.items()}
     np.savez(content, included=audit.included, **arrays)
     write_private(folder / "scores.npz", content.getvalue())
+    if any(not item.synthetic for item in audit.report.gallery):
+        for name in ("report.json", "report.html"):  # they show people
+            write_private(folder / name, b"")
     (folder / "report.json").write_text(audit.report.to_json())
     return write_readable(audit.report, folder)
 

@@ -5,177 +5,36 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from auditor.plan_parts import (
+    DEFAULT_LIMIT,
+    Checkpoint,
+    Claim,
+    Control,
+    Data,
+    Gradients,
+    Limit,
+    Model,
+    Named,
+    Part,
+    PriorAware,
+    Released,
+    Scores,
+    Training,
+    WhiteBox,
+)
 from defenses.errors import PlanError
-
-
-class Part(BaseModel):
-    """Base of every part of a plan: frozen, and a key that is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(Part):
-    """Where records come from: a name that `auditor list` shows, or a path (relative to the plan).
-
-    The other keys are those of `auditor.datasets.load`.
-    """
-
-    source: str
-    split: Literal["train", "test", "all"] = "train"
-    label: str | None = None
-    ranges: dict[str, tuple[float, float]] | None = None
-    categories: dict[str, tuple[str, ...]] | None = None
-    exclude: tuple[str, ...] = ()
-    classes: int | tuple[str, ...] | None = None
-    value_range: tuple[float, float] | None = None
-    rescale: bool = True
-
-
-class Data(Source):
-    """The records of an audit that trains its own target.
-
-    `pool` records are candidates, each trained on by a fair coin; `population` records stay outside all training.
-    """
-
-    pool: int = Field(ge=20)
-    population: int = Field(default=0, ge=0)
-
-
-class Checkpoint(Part):
-    """A trained model's file, the records that it was trained on, and records that it was not.
-
-    `inclusion` is "fixed" unless the members were drawn from members and nonmembers together by independent fair coins,
-    which only the owner of the training can know; then an epsilon can be shown. Instead of both sets, `canaries` names
-    the sealed file of `auditor plant`, `data` what was planted (shadow models need it), and `commitment` what was
-    published of the coins.
-    """
-
-    path: str
-    members: Source | None = None
-    nonmembers: Source | None = None
-    canaries: str | None = None
-    data: str | None = None
-    commitment: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    population: Source | None = None
-    classes: int | None = Field(default=None, ge=2)
-    inclusion: Literal["fixed", "independent_coins"] = "fixed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _canaries_toss_coins(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("canaries") is not None:
-            return {"inclusion": "independent_coins"} | given
-        return given
-
-    @model_validator(mode="after")
-    def _one_truth(self) -> Self:
-        if self.canaries is None:
-            if self.members is None or self.nonmembers is None:
-                raise ValueError("give members and nonmembers, or canaries: the sealed file of auditor plant")
-            if self.data is not None or self.commitment is not None:
-                raise ValueError("data and commitment belong to canaries, and no canaries are given")
-            return self
-        said = [name for name in ("members", "nonmembers", "classes") if getattr(self, name) is not None]
-        if self.inclusion == "fixed":
-            said.append("inclusion")
-        if said:
-            raise ValueError(f"the sealed file of canaries says this itself: leave out {', '.join(said)}")
-        return self
-
-
-class Scores(Part):
-    """What a model said about records and who of them was in its training, recorded in a .npz or .csv file."""
-
-    path: str
-    inclusion: Literal["fixed", "independent_coins"] = "fixed"
-
-
-class Model(Part):
-    """The network: a known name, or `package.module:factory` (needs --allow-code)."""
-
-    architecture: str
-    options: dict[str, Any] = {}
-
-
-class Training(Part):
-    """The training recipe."""
-
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["float32", "float64"] = "float32"
-    flip: bool = False
-    shift: int = Field(default=0, ge=0)
-
-
-class Control(Part):
-    """The positive control: the same job without protection, which shows that the attacks can see a leak at all.
-
-    Fields left out are those of `training`; an unprotected run often wants a smaller learning rate than a private one.
-    """
-
-    enabled: bool = True
-    epochs: int | None = Field(default=None, ge=1)
-    batch_size: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    momentum: float | None = Field(default=None, ge=0, lt=1)
-
-
-class WhiteBox(Part):
-    """An audit of clipping and noise from inside: gradient canaries, in or out of every step of one more run."""
-
-    canaries: int = Field(default=512, ge=1)
-    steps: int = Field(default=100, ge=1)
-    directions: Literal["dirac", "orthogonal"] = "dirac"
-
-
-class Named(BaseModel):
-    """A scheme or an attack by name; its other keys are that scheme's or attack's own fields."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The keys beside the name."""
-        return dict(self.__pydantic_extra__ or {})
-
-
-class Claim(Part):
-    """What the owner of a checkpoint claims about its training."""
-
-    epsilon: float = Field(ge=0)
-    delta: float = Field(ge=0, lt=1)
-    neighboring: Literal["add_remove", "replace_one"] = "add_remove"
-    unit: Literal["record", "user"] = "record"
-
-
-class Limit(Part):
-    """A threshold on what an attack may find; without `attack` it holds for every attack."""
-
-    measure: str
-    maximum: float
-    attack: str | None = None
-
-
-DEFAULT_LIMIT = Limit(measure="tpr_at_fpr_0.01", maximum=0.03)
 
 
 class Plan(Part):
     """One audit.
 
-    Either `data` (the audit trains the target itself), `checkpoint` (somebody else did) or `scores` (only what the
-    model said is at hand). `seed` makes a run repeatable for audit use; without it the target's coins and noise come
-    from the operating system's entropy and stay secret.
+    Either `data` (the audit trains the target itself), `checkpoint` (somebody else did), `scores` (only what the model
+    said is at hand) or `released` (records that stand for the real ones). `seed` makes a run repeatable for audit use;
+    without it the target's coins and noise come from the operating system's entropy and stay secret.
     """
 
     title: str
@@ -183,6 +42,8 @@ class Plan(Part):
     data: Data | None = None
     checkpoint: Checkpoint | None = None
     scores: Scores | None = None
+    released: Released | None = None
+    gradients: Gradients | None = None
     model: Model | None = None
     training: Training | None = None
     scheme: Named | None = None
@@ -193,23 +54,28 @@ class Plan(Part):
     slices: tuple[str, ...] = ("class", "correct")
     control: Control = Control()
     white_box: WhiteBox | None = None
+    prior_aware: PriorAware | None = None
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     delta: float | None = Field(default=None, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
-        if sum(part is not None for part in (self.data, self.checkpoint, self.scores)) != 1:
-            raise ValueError("give exactly one of [data] (train a target here), [checkpoint] and [scores]")
-        if self.scores is None and self.model is None:
+        if sum(part is not None for part in (self.data, self.checkpoint, self.scores, self.released)) != 1:
+            raise ValueError("give exactly one of [data] (train a target here), [checkpoint], [scores] and [released]")
+        bare = self.scores is not None or self.released is not None
+        if not bare and self.model is None:
             raise ValueError("key 'model' is missing: say what network it is")
-        if self.scores is not None and (self.model or self.training or self.scheme or self.seed is not None):
-            raise ValueError("[scores] are all there is: leave out model, training, scheme and seed")
+        if bare and (self.model or self.training or self.scheme or self.gradients or self.seed is not None):
+            what = "scores" if self.scores is not None else "released"
+            raise ValueError(f"[{what}] are all there is: leave out model, training, scheme, gradients and seed")
         if self.data is not None and self.training is None:
             raise ValueError("[data] without [training]: say how the target is to be trained")
-        if self.white_box is not None and (self.data is None or self.scheme is None or self.scheme.name == "none"):
-            raise ValueError(
-                "[white_box] watches the steps of a training under a scheme: it needs [data] and a [scheme] with noise"
-            )
+        for name in ("white_box", "prior_aware"):
+            unprotected = self.data is None or self.scheme is None or self.scheme.name == "none"
+            if getattr(self, name) is not None and unprotected:
+                raise ValueError(
+                    f"[{name}] watches steps of a training under a scheme: it needs [data] and a [scheme] with noise"
+                )
         if self.claim is not None and self.data is not None:
             raise ValueError("[claim] is for a checkpoint; a target that is trained here claims what its scheme says")
         return self
@@ -251,7 +117,8 @@ class Plan(Part):
         Judging the same subject by other limits or attacks must not draw it anew.
         """
         about = self.model_dump(
-            mode="json", include={"data", "checkpoint", "scores", "model", "training", "scheme", "delta"}
+            mode="json",
+            include={"data", "checkpoint", "scores", "released", "gradients", "model", "training", "scheme", "delta"},
         )
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 

@@ -7,11 +7,26 @@ import numpy as np
 from attacks.protocol import Reconstructions
 from attacks.similarity import similarities
 from auditor.intervals import Float64Array
-from auditor.record_leakage import RecordLeakage, record_leakage
-from defenses.records import BoolArray, Records
+from auditor.record_leakage import RecordLeakage, pair, record_leakage
+from defenses.records import BoolArray, IntArray, Records
 
 PLANTED = (0.01, 0.03, 0.1)
 ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Reconstructions beside the records behind them, one with one within each participant's batch.
+
+    Attributes:
+        record: (r,) the candidate behind each reconstruction.
+        similarity: (r,) to that record.
+        others: (r,) to the most similar record of the same class that was not in; minus infinity where there is none.
+    """
+
+    record: IntArray
+    similarity: Float64Array
+    others: Float64Array
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,8 @@ class Reconstructed:
         leakage: Training records against the others.
         least_seen: The smallest planted share of copies, of 1, 3 and 10%, that this very comparison flags; None if it
             flags none of them, so that its silence says nothing.
+        nearest: (r,) the candidate that each reconstruction is most similar to.
+        paired: How near reconstructions come to the very records that they were made of, where that is known.
     """
 
     count: int
@@ -32,6 +49,8 @@ class Reconstructed:
     closest: Float64Array
     leakage: RecordLeakage
     least_seen: float | None
+    nearest: IntArray
+    paired: Paired | None = None
 
 
 def flagged(found: RecordLeakage) -> bool:
@@ -46,6 +65,7 @@ def compare(
     *,
     rng: np.random.Generator,
     measure: str | None = None,
+    victims: IntArray | None = None,
 ) -> Reconstructed:
     """Compare reconstructions with the candidates, those that were in against those that were not.
 
@@ -55,6 +75,7 @@ def compare(
         included: (m,) who was in.
         rng: Shuffles labels, and plants copies.
         measure: Name of a measure of `attacks.similarity`; the usual one for the kind of record by default.
+        victims: (V, B) candidates behind the reconstructions, which then come participant by participant; or None.
 
     Returns:
         Similarities, the verdict statistics, and the smallest leak that would have been seen.
@@ -77,7 +98,28 @@ def compare(
         if flagged(_judged(planted, included, candidates, rng)):
             least = share
             break
-    return Reconstructed(len(claim.x), known[name].title, alike.max(axis=0), leakage, least)
+    return Reconstructed(
+        count=len(claim.x),
+        measure=known[name].title,
+        closest=alike.max(axis=0),
+        leakage=leakage,
+        least_seen=least,
+        nearest=alike.argmax(axis=1),
+        paired=None if victims is None else _paired(alike, candidates, included, victims),
+    )
+
+
+def _paired(alike: Float64Array, candidates: Records, included: BoolArray, victims: IntArray) -> Paired:
+    if alike.shape[0] != victims.size:
+        raise ValueError(f"there are {alike.shape[0]} reconstructions of {victims.size} records; give one of each")
+    record = victims.copy()
+    for participant, own in enumerate(victims):
+        rows = slice(participant * len(own), (participant + 1) * len(own))
+        record[participant] = own[pair(alike[rows, own])]
+    flat = record.reshape(-1)
+    rivals = ~included[None, :] & (candidates.y[None, :] == candidates.y[flat][:, None])
+    others = np.where(rivals, alike, -np.inf).max(axis=1)
+    return Paired(flat, alike[np.arange(len(flat)), flat], others)
 
 
 def _judged(alike: Float64Array, included: BoolArray, candidates: Records, rng: np.random.Generator) -> RecordLeakage:
@@ -100,7 +142,16 @@ def in_words(found: Reconstructed) -> list[str]:
         if found.least_seen is None
         else f"If {found.least_seen:.0%} of the reconstructions had been copies, that would have been seen."
     )
+    beside = []
+    if found.paired is not None:
+        nearer = float((found.paired.similarity > found.paired.others).mean())
+        beside.append(
+            f"Put beside the records that they were made of, the median similarity is "
+            f"{np.median(found.paired.similarity):.3g}; {nearer:.0%} are nearer to their own record than to any record "
+            "of its class that was not in."
+        )
     return [
+        *beside,
         f"{found.count:,} reconstructions, compared by {found.measure}: {leakage.copy_rate:.0%} are nearest to a "
         f"training record where {leakage.expected_copy_rate:.0%} are by chance (p {leakage.copy_p_value:.2g}).",
         f"Training records are met more closely than others with p {leakage.p_value:.2g}, and at 1% false alarms with "

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from attacks.recorded import MOST_RECORDS, RecordedModel, RecordedShadows, row_numbers
 from attacks.threat_model import Capability, Target
-from auditor.plan import Plan, Scores
+from auditor.plan import Plan
+from auditor.plan_parts import Scores
 from auditor.setting import Setting
 from auditor.slices import check_slices
 from auditor.stated import refuse_unfair, stated_claim

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from attacks.shadows import ShadowSource
+from attacks.threat_model import Capability, Target, closure
 from auditor import curves, metrics
 from auditor.bound_types import EpsilonBound
-from auditor.claims import Measures, Shown
+from auditor.claims import Measures, Shown, of_the_model
 from auditor.evidence import Evidence
 from auditor.findings import headline
 from auditor.plan import Plan
@@ -24,6 +25,7 @@ from auditor.resolve import parameters_of
 from auditor.setting import Setting
 from auditor.slices import Part, slices
 from auditor.step_bounds import StepAudit
+from auditor.stolen import Agreement
 from auditor.subject import Subject
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
@@ -36,8 +38,10 @@ from reports.record import (
     Epsilons,
     ExposedRecord,
     Finding,
+    GalleryItem,
     GuaranteeRecord,
     Provenance,
+    QueryPoint,
     Report,
     Status,
     Timing,
@@ -62,6 +66,7 @@ class Outcome:
         level: Confidence of each interval.
         parts: Parts of the candidates that are looked at by themselves.
         implied: What the steps of the training show, if they were watched.
+        gallery: Reconstructions to look at.
     """
 
     evidence: Sequence[Evidence]
@@ -72,6 +77,7 @@ class Outcome:
     level: float
     parts: Sequence[Part] = ()
     implied: StepAudit | None = None
+    gallery: Sequence[GalleryItem] = ()
 
 
 def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcome, timing: Timing) -> Report:
@@ -99,6 +105,7 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         blind_spots=_blind_spots(plan, subject, outcome.evidence),
         provenance=_provenance(plan, subject, setting),
         timing=timing,
+        gallery=list(outcome.gallery),
     )
 
 
@@ -123,13 +130,27 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
         parameters=parameters_of(attack),
         measures=dict(outcome.found[attack.name]),
         control=dict(outcome.control.get(attack.name, {})),
-        roc=curves.roc_curve(*entry.by_unit[:2], level=outcome.level),
-        histogram=curves.histogram(*entry.by_unit[:2]),
-        exposed=_exposed(entry, setting, subject, outcome.level),
-        slices=slices(entry, outcome.parts, level=outcome.level),
+        roc=curves.roc_curve(*entry.by_unit[:2], level=outcome.level) if entry.ranks else None,
+        histogram=curves.histogram(*entry.by_unit[:2]) if entry.ranks else None,
+        exposed=_exposed(entry, setting, outcome.level) if entry.ranks else [],
+        slices=slices(entry, outcome.parts, level=outcome.level)
+        if entry.ranks and of_the_model(entry, subject)
+        else [],
         notes=[*entry.claim.notes, *([] if entry.reconstructed is None else in_words(entry.reconstructed))],
         copies=None if entry.reconstructed is None else _copies(entry.reconstructed),
+        about=entry.question.about,
+        queries=_queries(entry, outcome.level),
     )
+
+
+def _in_parts(entry: Evidence, subject: Subject) -> bool:
+    return entry.ranks and of_the_model(entry, subject)
+
+
+def _queries(entry: Evidence, level: float) -> list[QueryPoint]:
+    if not isinstance(entry.joined, Agreement):
+        return []
+    return [QueryPoint(queries=spent, fidelity=found) for spent, found in entry.joined.curve(level=level)]
 
 
 def _copies(found: Reconstructed) -> CopyRecord:
@@ -145,11 +166,11 @@ def _copies(found: Reconstructed) -> CopyRecord:
     )
 
 
-def _exposed(entry: Evidence, setting: Setting, subject: Subject, level: float) -> list[ExposedRecord]:
+def _exposed(entry: Evidence, setting: Setting, level: float) -> list[ExposedRecord]:
     """Return the members that the attack is most sure of, under keyed hashes; their intervals hold together."""
     members = np.flatnonzero(entry.included)
     first = members[np.argsort(-entry.scores[members], kind="stable")][:EXPOSED]
-    records = subject.target.candidates
+    records = entry.question.target.candidates
     digests = records.take(first).row_digests()
     outside = np.sort(entry.scores[~entry.included])
     key = setting.workplace.record_key()
@@ -171,12 +192,15 @@ def _exposed(entry: Evidence, setting: Setting, subject: Subject, level: float) 
 
 def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
     target, included = subject.target, subject.split.included
-    right = module_logits(target.model, target.candidates.x, device=setting.place).argmax(1) == target.candidates.y
-    size = sum(parameter.numel() for parameter in target.model.parameters())
     inside, outside = int(included.sum()), int((~included).sum())
+    accuracies = {}
+    if Capability.LABELS in closure(target.access):
+        right = module_logits(target.model, target.candidates.x, device=setting.place).argmax(1) == target.candidates.y
+        for name, side, count in (("train", included, inside), ("holdout", ~included, outside)):
+            accuracies[f"accuracy_{name}"] = metrics.rate(int(right[side].sum()), count, level=plan.confidence)
     return SubjectRecord(
         title=plan.title,
-        model="recorded outputs" if plan.model is None else f"{plan.model.architecture}, {size:,} parameters",
+        model=_model(plan, target),
         model_digest=target.digest,
         data=target.candidates.name,
         data_digest=target.candidates.digest,
@@ -186,9 +210,15 @@ def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
         nonmembers=outside,
         population=0 if target.population is None else len(target.population),
         inclusion=subject.split.inclusion.value,
-        accuracy_train=metrics.rate(int(right[included].sum()), inside, level=plan.confidence),
-        accuracy_holdout=metrics.rate(int(right[~included].sum()), outside, level=plan.confidence),
+        **accuracies,
     )
+
+
+def _model(plan: Plan, target: Target) -> str:
+    if plan.model is not None:
+        size = sum(parameter.numel() for parameter in target.model.parameters())
+        return f"{plan.model.architecture}, {size:,} parameters"
+    return "recorded outputs" if target.synthetic is None else f"{len(target.synthetic):,} released records, no model"
 
 
 def _epsilons(subject: Subject, shown: Shown, implied: StepAudit | None) -> Epsilons:
@@ -264,7 +294,7 @@ def _blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> 
     left_out = [entry.attack.title for entry in evidence if entry.status is not AttackStatus.RAN]
     if left_out:
         found.append(f"Not run: {', '.join(left_out)}; what they would have found is not known.")
-    if subject.control is None and subject.control_reason:
+    if not subject.control and subject.control_reason:
         found.append(f"There is no positive control: {subject.control_reason}.")
     return found
 

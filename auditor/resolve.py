@@ -8,7 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from attacks.catalogue import catalogue
 from attacks.protocol import Attack
-from auditor.plan import Control, Named, Plan, Training, nearest
+from attacks.threat_model import Capability
+from auditor.plan import Plan, nearest
+from auditor.plan_parts import Control, Named, Training
 from defenses.architectures import NAMES, Architecture, find_factory
 from defenses.augmentation import Augmentation
 from defenses.defense import Defense
@@ -72,6 +74,10 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
     if len(set(names)) < len(names):
         raise PlanError(
             f"an attack is listed twice in {names}; each attack runs once, or its result would be picked from"
+        )
+    if plan.gradients is not None and not any(Capability.GRADIENTS in attack.requires.access for attack, _ in found):
+        raise PlanError(
+            "[gradients] has no effect: no attack of this plan reads them; list one that does, such as 'idlg'"
         )
     return found
 

@@ -21,6 +21,7 @@ class Setting:
         data_dir: Where data sets are looked for first, or None.
         device: "cpu", "cuda" or "auto".
         allow_code: Whether the plan may name code to run.
+        include_records: Whether the report may show private records.
         on_progress: Called while it works.
     """
 
@@ -29,6 +30,7 @@ class Setting:
     data_dir: Path | None = None
     device: str = "auto"
     allow_code: bool = False
+    include_records: bool = False
     on_progress: OnProgress = silent
 
     @property

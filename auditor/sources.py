@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from auditor.datasets import load, names
-from auditor.plan import Source
+from auditor.plan_parts import Source
 from auditor.setting import Setting
 from defenses.errors import DataError, PlanError
 from defenses.records import Records

@@ -10,8 +10,25 @@ from torch import nn
 from attacks.threat_model import Target
 from defenses.defense import Defense
 from defenses.guarantee import Guarantee, Unaccounted
-from defenses.records import BoolArray, Split
+from defenses.records import BoolArray, IntArray, Split
 from defenses.store import ModelStore
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing that is attacked, and the truth about it.
+
+    Attributes:
+        target: What attacks are exposed to.
+        included: (m,) whether each candidate was in.
+        about: What it is called in reports.
+        victims: (V, B) which candidates are behind a transcript, participant by participant; None for anything else.
+    """
+
+    target: Target
+    included: BoolArray
+    about: str = "the trained model"
+    victims: IntArray | None = None
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,9 @@ class Subject:
         claimed: What is claimed, if anything.
         proved: What is proved, or why nothing is.
         store: Where this run keeps its models.
-        control: The same job without protection, with its truth, or None.
+        beside: What else is attacked, and was made of the same records: gradients, released records.
+        shown: The same made of drawn canaries, which a report may show.
+        control: The same job without protection, in the order of `questions`; empty where there is none.
         control_reason: Why there is no control.
         seed_commitment: Salted commitment to the secret seed, or why there is none.
         remarks: Remarks for the provenance, by name.
@@ -39,10 +58,17 @@ class Subject:
     claimed: Guarantee | None
     proved: Guarantee | Unaccounted | None
     store: ModelStore
-    control: tuple[Target, BoolArray] | None = None
+    beside: tuple[Question, ...] = ()
+    shown: tuple[Question, ...] = ()
+    control: tuple[Question, ...] = ()
     control_reason: str = ""
     seed_commitment: str = ""
     remarks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Everything that is attacked, the target first."""
+        return (Question(self.target, self.split.included), *self.beside)
 
 
 def module_digest(module: nn.Module) -> str:

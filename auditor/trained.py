@@ -8,7 +8,8 @@ from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from auditor.control import positive_control
 from auditor.implied import step_claim
-from auditor.plan import Data, Plan
+from auditor.plan import Plan
+from auditor.plan_parts import Data
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.setting import Setting
 from auditor.slices import check_slices
@@ -56,7 +57,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         raise PlanError(f"scheme {defense.name!r}: {error}") from error
     store = setting.workplace.store()
     job = Job(recipe, defense, pool)
-    if plan.white_box is not None:
+    if plan.white_box is not None or plan.prior_aware is not None:
         step_claim(job)  # a scheme whose steps cannot be tested says so before anything is trained
     ensemble = store.train(
         job,

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import math
 from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from reports import figures, markdown, wording
 from reports.measures import EPSILON, measure
 from reports.reading import attacks_in_order, attacks_left_out, carrying_finding, measures_in_order, worst_first
-from reports.record import GuaranteeRecord, Report, Status
+from reports.record import GalleryItem, GuaranteeRecord, Report, Status
 from reports.toml_text import toml_text
 
 _TONES = {
@@ -76,9 +77,18 @@ def render(report: Report) -> str:
         ran=[(attack, figures.histogram(attack)) for attack in attacks],
         left_out=attacks_left_out(report),
         plan=toml_text(report.provenance.plan),
+        gallery=_by_attack(report.gallery),
+        private_gallery=sum(not item.synthetic for item in report.gallery),
         notice=markdown.PRIVATE_DATA_NOTICE,
         dash=wording.DASH,
     )
+
+
+def _by_attack(gallery: Sequence[GalleryItem]) -> dict[str, list[GalleryItem]]:
+    found: dict[str, list[GalleryItem]] = {}
+    for item in gallery:
+        found.setdefault(item.attack, []).append(item)
+    return found
 
 
 def _read(name: str) -> str:

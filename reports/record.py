@@ -9,26 +9,13 @@ import itertools
 import json
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from reports.errors import ReportError
+from reports.estimate import Estimate as Estimate
+from reports.estimate import Strict as Strict
 
-SCHEMA_VERSION = "1.3"
-
-
-class Strict(BaseModel):
-    """Base of every part of the record: frozen, no unknown keys, infinities as strings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings", allow_inf_nan=True)
-
-    @model_validator(mode="after")
-    def _no_nan(self) -> Self:
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            for number in value if isinstance(value, list) else (value,):
-                if isinstance(number, float) and number != number:
-                    raise ValueError(f"{name} is NaN, which is not a value; leave it out or give a reason")
-        return self
+SCHEMA_VERSION = "1.4"
 
 
 class Status(enum.StrEnum):
@@ -42,36 +29,6 @@ class Status(enum.StrEnum):
     CONSISTENT = "consistent"  # no contradiction found; never "safe"
     WITHIN = "within"  # the upper confidence limit is at or below the threshold
     INFORMATION = "information"  # nothing was judged
-
-
-class Estimate(Strict):
-    """A number with its interval, or a reason why there is none.
-
-    `level` is the confidence of this one interval; where several findings are judged together it is already the
-    corrected, higher one. `n` counts the independent units behind it and `unit` names them.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    level: float | None = None
-    method: str
-    n: int | None = None
-    unit: str = "record"
-    reason: str | None = None
-
-    @model_validator(mode="after")
-    def _number_or_reason(self) -> Self:
-        if self.value is None and self.reason is None:
-            raise ValueError("an estimate without a value needs a reason")
-        if (
-            self.value is not None
-            and self.low is not None
-            and self.high is not None
-            and not (self.low <= self.value <= self.high)
-        ):
-            raise ValueError(f"value {self.value} lies outside its interval [{self.low}, {self.high}]")
-        return self
 
 
 class Finding(Strict):
@@ -179,8 +136,15 @@ class CopyRecord(Strict):
     least_seen: float | None
 
 
+class QueryPoint(Strict):
+    """How faithful a copy of the model was after so many queries."""
+
+    queries: int
+    fidelity: Estimate
+
+
 class AttackResult(Strict):
-    """One attack: what it needed, how it was set, what it found."""
+    """One attack: what it was run on, what it needed, how it was set, what it found."""
 
     name: str
     title: str
@@ -198,6 +162,8 @@ class AttackResult(Strict):
     slices: list[Slice] = []
     notes: list[str] = []
     copies: CopyRecord | None = None
+    about: str = "the trained model"
+    queries: list[QueryPoint] = []
 
 
 class GuaranteeRecord(Strict):
@@ -277,6 +243,30 @@ class Timing(Strict):
     seconds: dict[str, float] = {}
 
 
+class Picture(Strict):
+    """One record to look at: `png` is base64 of a PNG file for an image, `fields` name and value of each column."""
+
+    png: str | None = None
+    fields: dict[str, str] = {}
+
+
+class GalleryItem(Strict):
+    """A reconstruction beside the records that it is most similar to.
+
+    `synthetic` says that no private record is shown: what was attacked is a drawn canary. `training` is the record that
+    it was made of where that is known, else the most similar training record.
+    """
+
+    attack: str
+    synthetic: bool
+    measure: str
+    reconstruction: Picture
+    training: Picture
+    similarity_training: float
+    holdout: Picture | None = None
+    similarity_holdout: float | None = None
+
+
 class Report(Strict):
     """One audit, whole.
 
@@ -294,7 +284,7 @@ class Report(Strict):
     blind_spots: list[str]
     provenance: Provenance
     timing: Timing
-    gallery: list[dict[str, Any]] = []
+    gallery: list[GalleryItem] = []
 
     def to_json(self) -> str:
         """Return the record as JSON text: sorted keys, two spaces, a final newline, no NaN."""

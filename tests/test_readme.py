@@ -51,7 +51,7 @@ def test_the_stories_run_as_printed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in PLANS if path.name != "policy.toml"], ids=lambda path: path.stem)
 def test_an_example_plan_is_sound(path: Path) -> None:
     plan = load_plan(path)
-    check_limits(plan, [attack.name for attack, _ in resolve_attacks(plan)])
+    check_limits(plan, [attack for attack, _ in resolve_attacks(plan)])
     assert resolve_defense(plan).name in ("none", "dp_sgd")
 
 
@@ -64,7 +64,7 @@ def test_the_plans_in_the_documentation_are_sound(tmp_path: Path) -> None:
         path = tmp_path / "plan.toml"
         path.write_text(text)
         plan = load_plan(path)
-        check_limits(plan, [attack.name for attack, _ in resolve_attacks(plan)])
+        check_limits(plan, [attack for attack, _ in resolve_attacks(plan)])
         resolve_defense(plan)
 
 

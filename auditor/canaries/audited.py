@@ -10,7 +10,7 @@ from auditor.canaries.plant import PUBLIC
 from auditor.canaries.sealed import Sealed, data_digest
 from auditor.datasets.sides import FEWEST
 from auditor.given import Given
-from auditor.plan import Checkpoint
+from auditor.plan_parts import Checkpoint
 from auditor.setting import Setting
 from auditor.sources import load_source
 from defenses.errors import DataError

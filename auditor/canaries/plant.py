@@ -17,7 +17,7 @@ from auditor.canaries.form import Form, read_back
 from auditor.canaries.forms import form_of
 from auditor.canaries.kind import Drawn, Kind
 from auditor.canaries.sealed import Sealed, data_digest, reserve
-from auditor.plan import Source
+from auditor.plan_parts import Source
 from auditor.sources import read_source
 from defenses.errors import DataError, PlanError
 from defenses.progress import OnProgress, silent

@@ -10,7 +10,8 @@ from attacks.catalogue import catalogue
 from auditor.canaries.ceiling import canaries_needed, one_run_ceiling
 from auditor.canaries.kind import Kind, kinds
 from auditor.canaries.plant import FEWEST
-from auditor.plan import Source, nearest
+from auditor.plan import nearest
+from auditor.plan_parts import Source
 from defenses.errors import PlanError
 
 

@@ -21,7 +21,8 @@ from auditor.canaries.request import find_kind
 from auditor.canaries.sealed import Sealed, reserve
 from auditor.cli import app
 from auditor.handed_over import checkpoint_subject
-from auditor.plan import Source, load_plan, parse_plan
+from auditor.plan import load_plan, parse_plan
+from auditor.plan_parts import Source
 from auditor.setting import Setting
 from auditor.workplace import Workplace
 from defenses.architectures import Architecture
@@ -134,8 +135,7 @@ def test_shadow_models_train_on_the_data_beside_the_canaries(folder: Path) -> No
         assert right[beside].mean() > 0.9  # without the data beside, digits are not learnt
         own = module_logits(model, target.candidates.x, device="cpu").argmax(1) == target.candidates.y
         assert own[row].mean() > own[~row].mean() + 0.2
-    assert subject.control is not None
-    assert len(subject.control[1]) == 300
+    assert len(subject.control[0].included) == 300
 
 
 def test_the_data_may_be_named_by_its_file_and_in_another_order(folder: Path) -> None:

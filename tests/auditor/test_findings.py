@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from attacks.membership.lira import LiRA
 from attacks.membership.loss_threshold import LossThreshold
+from attacks.membership.rmia import RMIA
 from attacks.protocol import MembershipScores
 from attacks.threat_model import Target
 from auditor.claims import show_epsilon
@@ -58,12 +60,12 @@ def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDEN
 def judged(plan: Plan, claims: dict[str, np.ndarray], who: Subject) -> list:  # type: ignore[type-arg]
     evidence = [
         Evidence(
-            type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, who.split.included,
+            type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, who.questions[0],
             claim=MembershipScores(scores),
         )
         for name, scores in claims.items()
     ]  # fmt: skip
-    level = level_of_intervals(plan, list(claims))
+    level = level_of_intervals(plan, [entry.attack for entry in evidence])
     found = {entry.attack.name: measures(entry, level=level) for entry in evidence}
     return judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
 
@@ -127,11 +129,13 @@ def test_silence_without_a_control_is_inconclusive() -> None:
 def test_an_attack_that_could_not_run_is_never_a_pass_if_it_was_asked_for(required: bool, status: Status) -> None:
     included = np.random.default_rng(0).random(100) < 0.5
     who = subject(included)
-    entry = Evidence(Named(), required, AttackStatus.NOT_APPLICABLE, included, reason="needs the training recipe")
+    entry = Evidence(
+        Named(), required, AttackStatus.NOT_APPLICABLE, who.questions[0], reason="needs the training recipe"
+    )
     findings = judge_all([entry], {}, {}, show_epsilon([entry], who, parse_plan(PLAN)), who, parse_plan(PLAN))
     assert findings[-1].status is status
     assert "needs the training recipe" in findings[-1].sentence
-    failed = Evidence(Named(), False, AttackStatus.FAILED, included, reason="ValueError: boom")
+    failed = Evidence(Named(), False, AttackStatus.FAILED, who.questions[0], reason="ValueError: boom")
     assert (
         judge_all([failed], {}, {}, show_epsilon([failed], who, parse_plan(PLAN)), who, parse_plan(PLAN))[-1].status
         is Status.ERROR
@@ -164,6 +168,7 @@ def test_blind_attacks_call_no_claim_consistent() -> None:
 def test_limits_for_single_attacks_cost_nothing_for_the_others() -> None:
     one = '[[limits]]\nmeasure = "auc"\nmaximum = 0.6\nattack = "{}"\n'
     each = parse_plan(PLAN + "".join(one.format(name) for name in ("lira", "rmia")))
-    assert level_of_intervals(each, ["lira", "rmia"]) == pytest.approx(1 - 0.05 / 2)
+    attacks = [LiRA(), RMIA()]
+    assert level_of_intervals(each, attacks) == pytest.approx(1 - 0.05 / 2)
     both = parse_plan(PLAN + one.format("lira") + '[[limits]]\nmeasure = "advantage"\nmaximum = 0.6\n')
-    assert level_of_intervals(both, ["lira", "rmia"]) == pytest.approx(1 - 0.05 / 3)
+    assert level_of_intervals(both, attacks) == pytest.approx(1 - 0.05 / 3)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from attacks.catalogue import catalogue
 from auditor.findings import check_limits
 from auditor.plan import parse_plan
 from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense
@@ -109,7 +110,7 @@ def test_a_bad_attack_is_refused_in_a_sentence(extra: str, words: str) -> None:
 def test_a_bad_limit_is_refused_in_a_sentence(measure: str, maximum: float, words: str) -> None:
     plan = parse_plan(GOOD + f'[[limits]]\nmeasure = "{measure}"\nmaximum = {maximum}')
     with pytest.raises(PlanError, match=words):
-        check_limits(plan, ["lira"])
+        check_limits(plan, [catalogue()["lira"]()])
 
 
 def test_a_named_attack_is_required_and_keeps_its_parameters() -> None:

@@ -17,7 +17,7 @@ from auditor.canaries.plant import plant
 from auditor.canaries.request import find_kind
 from auditor.canaries.sealed import Sealed, data_digest
 from auditor.cli import app
-from auditor.plan import Checkpoint, Source
+from auditor.plan_parts import Checkpoint, Source
 from auditor.setting import Setting
 from auditor.sources import read_source
 from auditor.workplace import Workplace

@@ -13,6 +13,7 @@ from auditor.evidence import gather
 from auditor.plan import parse_plan
 from auditor.reconstructed import compare, flagged, in_words
 from auditor.setting import Setting
+from auditor.subject import Question
 from auditor.workplace import Workplace
 from defenses.architectures import Architecture
 from defenses.progress import OnProgress, silent
@@ -51,9 +52,8 @@ def faces(seed: int = 0) -> tuple[Records, np.ndarray]:
 def gathered(made: np.ndarray, records: Records, included: np.ndarray):  # type: ignore[no-untyped-def]
     model = Architecture("mlp").build((1, 8, 8), 4, seed=0)
     kind = type("Made", (Says,), {"made": made.astype(np.float32)})
-    return gather(
-        kind(), Target(model, records, "d"), included, required=True, rng=np.random.default_rng(0), device="cpu"
-    )
+    question = Question(Target(model, records, "d"), included)
+    return gather(kind(), question, required=True, rng=np.random.default_rng(0), device="cpu")
 
 
 def test_copies_become_scores_that_find_the_records() -> None:

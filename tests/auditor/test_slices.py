@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from torch import nn
 
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
+from attacks.threat_model import Target
 from auditor.evidence import Evidence
 from auditor.slices import SMALLEST, check_slices, parts, slices
+from auditor.subject import Question
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
 from reports.record import AttackStatus
@@ -24,7 +27,11 @@ def people(n: int = 400) -> Records:
 
 
 def evidence(scores: np.ndarray, included: np.ndarray, units: np.ndarray | None = None) -> Evidence:
-    return Evidence(LossThreshold(), True, AttackStatus.RAN, included, units, claim=MembershipScores(scores))
+    records = Records(
+        np.zeros((len(scores), 1), np.float32), np.zeros(len(scores), np.int64), 2, Table((), "y", ()), owner=units
+    )
+    question = Question(Target(nn.Linear(1, 2), records, "d"), included)
+    return Evidence(LossThreshold(), True, AttackStatus.RAN, question, claim=MembershipScores(scores))
 
 
 def test_parts_are_the_rows_that_they_name() -> None:

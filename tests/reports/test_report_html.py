@@ -215,8 +215,18 @@ def test_an_empty_report_still_renders(leaky: Report, change: Callable[..., Repo
     assert "No audit is without one" in words
 
 
-def test_gallery_items_are_counted_not_drawn(leaky: Report, change: Callable[..., Report]) -> None:
-    report = change(leaky, "gallery", [{"image": "secret-bytes"}])
-    text = render(report)
-    assert "1 gallery items" in Page(text).words
-    assert "secret-bytes" not in text
+def test_the_gallery_says_whose_records_it_shows(leaky: Report, change: Callable[..., Report]) -> None:
+    item = {
+        "attack": leaky.attacks[0].name, "synthetic": False, "measure": "structural similarity",
+        "reconstruction": {"png": "AAAA"}, "training": {"png": "BBBB"}, "similarity_training": 0.91,
+        "holdout": {"fields": {"<age>": "41"}}, "similarity_holdout": 0.2,
+    }  # fmt: skip
+    text = render(change(leaky, "gallery", [item]))
+    words = Page(text).words
+    assert "data:image/png;base64,AAAA" in text
+    assert "<age>" in words  # escaped, so it is text
+    assert "0.910" in words
+    assert "It shows 1 private records themselves" in words
+    drawn = Page(render(change(leaky, "gallery", [item | {"synthetic": True}]))).words
+    assert "no private record is shown" in drawn
+    assert "private records themselves" not in drawn

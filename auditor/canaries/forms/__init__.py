@@ -7,7 +7,7 @@ from auditor.canaries.forms.array_file import ArrayFile
 from auditor.canaries.forms.image_folder import ImageFolder
 from auditor.canaries.forms.table_file import TableFile
 from auditor.datasets import names
-from auditor.plan import Source
+from auditor.plan_parts import Source
 from defenses.records import Image, Records
 
 __all__ = ["Form", "form_of"]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from auditor.canaries.form import Form
 from auditor.canaries.kind import Drawn
 from auditor.datasets.pixels import CHANNELS, read_npz, unit_interval
-from auditor.plan import Source
+from auditor.plan_parts import Source
 from defenses.records import FloatArray, Image, IntArray, Records
 
 GROUPS = ("owner", "cluster")

@@ -1,0 +1,78 @@
+"""Copies of a target joined with the target: on how many records they agree, and how many queries that took."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from attacks.protocol import ExtractedModel
+from attacks.threat_model import Target
+from auditor import metrics
+from auditor.differences import paired_estimate
+from auditor.intervals import Float64Array
+from defenses.ensemble import module_logits
+from defenses.records import IntArray
+from reports.record import Estimate
+
+FIDELITY, ADVANTAGE, WITHOUT = "fidelity", "fidelity_advantage", "fidelity_without_target"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """On which candidates copies agree with the target.
+
+    Attributes:
+        queries: Spent on each copy.
+        agree: (copies, m) 0 or 1.
+        without_target: (m,) the same for what the attacker has without one query.
+    """
+
+    queries: tuple[int, ...]
+    agree: Float64Array
+    without_target: Float64Array
+
+    def measures(self, *, level: float) -> dict[str, Estimate]:
+        """Return the fidelity of the last copy, and how much of it is owed to the target's answers."""
+        last, without = self.agree[-1], self.without_target
+        return {
+            FIDELITY: metrics.rate(int(last.sum()), len(last), level=level),
+            ADVANTAGE: paired_estimate(last, without, level=level, unit="record"),
+            WITHOUT: metrics.rate(int(without.sum()), len(without), level=level),
+        }
+
+    def curve(self, *, level: float) -> list[tuple[int, Estimate]]:
+        """Return fidelity against queries; the intervals hold together."""
+        each = 1 - (1 - level) / len(self.queries)
+        return [
+            (spent, metrics.rate(int(agree.sum()), len(agree), level=each))
+            for spent, agree in zip(self.queries, self.agree, strict=True)
+        ]
+
+
+def join_copies(claim: ExtractedModel, target: Target, *, device: str) -> Agreement:
+    """Compare the labels that copies and target give to the candidates, which the attacker never saw.
+
+    Args:
+        claim: The copies.
+        target: What was copied.
+        device: Where models answer.
+
+    Raises:
+        ValueError: If a copy's answers have another number of classes, or are not finite.
+    """
+    x = target.candidates.x
+    said = _labels(target.model, target, device)
+    fixed = np.full(len(x), np.bincount(said).argmax())
+    without = fixed if claim.without_target is None else _labels(claim.without_target, target, device)
+    return Agreement(
+        tuple(copy.queries for copy in claim.copies),
+        np.stack([_labels(copy.model, target, device) == said for copy in claim.copies]).astype(np.float64),
+        (without == said).astype(np.float64),
+    )
+
+
+def _labels(model: nn.Module, target: Target, device: str) -> IntArray:
+    logits = module_logits(model, target.candidates.x, device=device)
+    if logits.shape[1] != target.candidates.classes or not np.isfinite(logits).all():
+        raise ValueError(f"a copy gave logits of shape {logits.shape}, or some that are not finite")
+    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
