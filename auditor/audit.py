@@ -18,6 +18,7 @@ from auditor.findings import check_limits, judge_all, level_of_intervals
 from auditor.gallery import gallery
 from auditor.handed_over import checkpoint_subject
 from auditor.implied import imply_epsilon, try_reconstruction
+from auditor.kept_claims import KeptClaims
 from auditor.plan import Plan
 from auditor.recorded import recorded_subject
 from auditor.recording import Outcome, build_report
@@ -158,7 +159,7 @@ def _attack(
     attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], plan: Plan, setting: Setting
 ) -> list[Evidence]:
     """Run attacks on a subject; their randomness derives from data, model and plan, so it cannot be drawn again."""
-    found = []
+    found, kept = [], KeptClaims(setting.workplace.folder / "claims")
     for attack, required in attacks:
         question = chosen(attack, questions)
         digests = (question.target.digest, question.target.candidates.digest)
@@ -170,6 +171,8 @@ def _attack(
                 rng=stream(0, "attack", attack.name, *digests, plan.subject_digest),
                 device=setting.place,
                 on_progress=setting.on_progress,
+                kept=None if attack.requires.recipe else kept,  # their cost is shadow models, which are kept anyway
+                names=(*digests, plan.subject_digest),
             )
         )
     return found

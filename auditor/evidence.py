@@ -12,12 +12,14 @@ from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipS
 from attacks.threat_model import expose
 from auditor import metrics
 from auditor.guessed import Guessed, join_guesses
+from auditor.kept_claims import KeptClaims
 from auditor.reconstructed import Reconstructed, compare
 from auditor.singled_out import SingledOut, join_predicates
 from auditor.stolen import Agreement, join_copies
 from auditor.subject import Question
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
+from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray
 from reports.record import AttackStatus, Estimate
 
@@ -102,8 +104,10 @@ def gather(
     rng: np.random.Generator,
     device: str,
     on_progress: OnProgress = silent,
+    kept: KeptClaims | None = None,
+    names: tuple[str, ...] = (),
 ) -> Evidence:
-    """Run one attack on what it is made for and join what it says with the truth.
+    """Run one attack on a target and join what it says with the truth.
 
     An attack that cannot be run here is NOT_APPLICABLE with its reason; one that breaks is FAILED, so that a report
     never mistakes silence for safety. A run that is interrupted is not caught.
@@ -115,15 +119,25 @@ def gather(
         rng: Its randomness.
         device: Where the target answers.
         on_progress: Called while it works.
+        kept: Claims that were made already; one that is there is taken instead.
+        names: What else the claim depends on, for its name there.
     """
-    started = time.perf_counter()
+    started, before = time.perf_counter(), 0.0
 
     def outcome(status: AttackStatus, reason: str | None = None, claim: Claim | None = None) -> Evidence:
-        return Evidence(attack, required, status, question, reason, claim, time.perf_counter() - started)
+        return Evidence(attack, required, status, question, reason, claim, before or time.perf_counter() - started)
 
     try:
-        claim = attack.run(expose(question.target, attack.requires, device=device), rng=rng, on_progress=on_progress)
-        joined = _joined(attack, claim, question, rng=rng, device=device)
+        view = expose(question.target, attack.requires, device=device)
+        key = "" if kept is None else kept.key(attack, question, *names, device=device)
+        there = None if kept is None else kept.find(key)
+        if there is not None:
+            claim, before = there
+        else:
+            claim = attack.run(view, rng=rng, on_progress=on_progress)
+            if kept is not None:
+                kept.keep(key, claim, time.perf_counter() - started)
+        joined = _joined(attack, claim, question, rng=stream(0, "join", attack.name, *names), device=device)
     except NotApplicableError as error:
         return outcome(AttackStatus.NOT_APPLICABLE, str(error))
     except Exception as error:

@@ -15,6 +15,7 @@ from auditor.plan_parts import (
     Claim,
     Control,
     Data,
+    Generator,
     Gradients,
     Limit,
     Model,
@@ -44,6 +45,7 @@ class Plan(Part):
     scores: Scores | None = None
     released: Released | None = None
     gradients: Gradients | None = None
+    generator: Generator | None = None
     model: Model | None = None
     training: Training | None = None
     scheme: Named | None = None
@@ -65,9 +67,12 @@ class Plan(Part):
         bare = self.scores is not None or self.released is not None
         if not bare and self.model is None:
             raise ValueError("key 'model' is missing: say what network it is")
-        if bare and (self.model or self.training or self.scheme or self.gradients or self.seed is not None):
+        extra = [name for name in ("model", "training", "scheme", "gradients", "generator", "seed") if self._has(name)]
+        if bare and extra:
             what = "scores" if self.scores is not None else "released"
-            raise ValueError(f"[{what}] are all there is: leave out model, training, scheme, gradients and seed")
+            raise ValueError(f"[{what}] are all there is: leave out {', '.join(extra)}")
+        if self.generator is not None and self.data is None:
+            raise ValueError("[generator] is trained on the records that a target is trained on here: it needs [data]")
         if self.data is not None and self.training is None:
             raise ValueError("[data] without [training]: say how the target is to be trained")
         for name in ("white_box", "prior_aware"):
@@ -100,6 +105,9 @@ class Plan(Part):
             raise ValueError(f"[control] sets {sorted(overrides)}, but an unprotected target is its own control")
         return self
 
+    def _has(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
     @property
     def judged_delta(self) -> float:
         """Delta at which epsilon is shown: the plan's, else that of the claim or the scheme, else 1e-5."""
@@ -118,7 +126,18 @@ class Plan(Part):
         """
         about = self.model_dump(
             mode="json",
-            include={"data", "checkpoint", "scores", "released", "gradients", "model", "training", "scheme", "delta"},
+            include={
+                "data",
+                "checkpoint",
+                "scores",
+                "released",
+                "gradients",
+                "generator",
+                "model",
+                "training",
+                "scheme",
+                "delta",
+            },
         )
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 

@@ -158,6 +158,22 @@ class WhiteBox(Part):
     directions: Literal["dirac", "orthogonal"] = "dirac"
 
 
+class Generator(Part):
+    """A DCGAN that is trained on the same records under the same scheme, and whose samples are released.
+
+    `steps` and `batch_size` are those of its discriminator, the only part that meets records.
+    """
+
+    samples: int = Field(default=1000, ge=10)
+    steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=50, ge=2)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    discriminator_rate: float | None = Field(default=None, gt=0)
+    width: int = Field(default=32, ge=1)
+    latent: int = Field(default=32, ge=1)
+    conditional: bool = True
+
+
 class PriorAware(Part):
     """Which of so many records was added, by who knows all others and sees every step; one model per trial."""
 

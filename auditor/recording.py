@@ -294,6 +294,7 @@ def _blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> 
     left_out = [entry.attack.title for entry in evidence if entry.status is not AttackStatus.RAN]
     if left_out:
         found.append(f"Not run: {', '.join(left_out)}; what they would have found is not known.")
+    found += subject.missing
     if not subject.control and subject.control_reason:
         found.append(f"There is no positive control: {subject.control_reason}.")
     return found

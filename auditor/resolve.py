@@ -75,10 +75,12 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
         raise PlanError(
             f"an attack is listed twice in {names}; each attack runs once, or its result would be picked from"
         )
-    if plan.gradients is not None and not any(Capability.GRADIENTS in attack.requires.access for attack, _ in found):
-        raise PlanError(
-            "[gradients] has no effect: no attack of this plan reads them; list one that does, such as 'idlg'"
-        )
+    for name, part, capability, example in (
+        ("gradients", plan.gradients, Capability.GRADIENTS, "idlg"),
+        ("generator", plan.generator, Capability.SYNTHETIC, "released_copies"),
+    ):
+        if part is not None and not any(capability in attack.requires.access for attack, _ in found):
+            raise PlanError(f"[{name}] has no effect: list an attack that sees {capability}, such as {example!r}")
     return found
 
 

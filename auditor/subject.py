@@ -49,6 +49,7 @@ class Subject:
         control_reason: Why there is no control.
         seed_commitment: Salted commitment to the secret seed, or why there is none.
         remarks: Remarks for the provenance, by name.
+        missing: What was to be attacked and could not be, one sentence each.
     """
 
     target: Target
@@ -64,6 +65,7 @@ class Subject:
     control_reason: str = ""
     seed_commitment: str = ""
     remarks: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @property
     def questions(self) -> tuple[Question, ...]:

@@ -4,7 +4,6 @@ Cases are timed in turn within a round, and a ratio is taken within its round be
 the machine for a while slows numerator and denominator alike.
 """
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -18,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from defenses.code_digest import digest_of_folders
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = Path(".auditor") / "benchmarks"  # of the folder where the command is run
@@ -101,7 +102,7 @@ def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) ->
         folder: Where parts are kept.
     """
     root = Path(__file__).parents[1]
-    code = digest_of_code(*(root / package for package in ("attacks", "auditor", "defenses")))
+    code = digest_of_folders(*(root / package for package in ("attacks", "auditor", "defenses")))
     path = folder / f"{hashlib.sha256(json.dumps([*facts, code]).encode()).hexdigest()[:24]}.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -111,16 +112,6 @@ def kept(facts: Sequence[Any], make: Callable[[], Any], folder: Path = PARTS) ->
     unfinished.write_text(json.dumps(made))
     unfinished.replace(path)
     return made
-
-
-@functools.cache
-def digest_of_code(*folders: Path) -> str:
-    """Return SHA-256 (hex) over the Python files of folders."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def try_out(cases: Mapping[str, Case]) -> tuple[dict[str, Case], dict[str, str]]:

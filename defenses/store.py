@@ -7,8 +7,6 @@ stack it was trained in and the code itself.
 import contextlib
 import functools
 import hashlib
-import importlib
-import inspect
 import json
 import time
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from defenses.code_digest import digest_of_training
 from defenses.ensemble import Ensemble, concatenate
 from defenses.errors import TrainingError
 from defenses.executors import Executor
@@ -190,7 +189,7 @@ def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> t
         "initial": None if job.initial is None else _weights_digest(job.initial),
         "device": device,
         "torch": torch.__version__,
-        "code": code_digest(job.recipe.architecture.name, type(job.defense).__module__),
+        "code": digest_of_training(job.recipe.architecture.name, type(job.defense).__module__),
     }
     members = [
         [hashlib.sha256(row.tobytes()).hexdigest(), str(seed)] for row, seed in zip(included, seeds, strict=True)
@@ -210,22 +209,4 @@ def _weights_digest(model: Ensemble) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.parameters.items()):
         digest.update(repr((name, value.shape, value.dtype)).encode() + value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@functools.cache
-def code_digest(architecture: str = "", scheme: str = __name__) -> str:
-    """Return a digest of the code that trains: this package, and the modules of a network or scheme from elsewhere.
-
-    Args:
-        architecture: Name of the network; ``package.module:factory`` adds that module.
-        scheme: Module of the scheme.
-    """
-    digest = hashlib.sha256()
-    here = Path(__file__).parent
-    for file in sorted(here.rglob("*.py")):
-        digest.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
-    modules = [architecture.partition(":")[0]] if ":" in architecture else []
-    for module in (*modules, scheme):
-        digest.update(inspect.getsource(importlib.import_module(module)).encode())
     return digest.hexdigest()

@@ -116,3 +116,17 @@ def test_an_empty_range_and_a_table_for_an_image_are_refused() -> None:
         psnr(images(1), images(1), value_range=(1.0, 1.0))
     with pytest.raises(ValueError, match="channels, height, width"):
         ssim(np.zeros((2, 30)), np.zeros((2, 30)), value_range=(0.0, 1.0))
+
+
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32), (1, 64)])
+def test_structural_similarity_is_that_of_torchmetrics(channels: int, side: int) -> None:
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    a = images(4, side, channels)
+    b = np.clip(a + 0.2 * RNG.normal(size=a.shape), 0, 1)
+    said = structural_similarity_index_measure(
+        torch.from_numpy(a).float(), torch.from_numpy(b).float(), data_range=1.0, sigma=1.5, reduction="none"
+    )
+    assert isinstance(said, torch.Tensor)
+    assert np.diag(ssim(a, b, value_range=(0.0, 1.0))) == pytest.approx(said.numpy(), abs=1e-5)

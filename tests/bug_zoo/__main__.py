@@ -17,7 +17,7 @@ import auditor.debug_dp
 from auditor.debug_dp.battery import Status, run_battery
 from auditor.debug_dp.check import checks
 from auditor.debug_dp.implementation import find_implementation
-from benchmarks.harness import digest_of_code
+from defenses.code_digest import digest_of_folders
 
 from . import CORRECT, described, names, seen_by
 
@@ -80,7 +80,7 @@ def measure(name, seed, runs, only, skip):
 
 def code():
     """Digest of the battery and the zoo: what was measured of other code is not taken."""
-    return digest_of_code(Path(auditor.debug_dp.__path__[0]), Path(__file__).parent)[:16]
+    return digest_of_folders(Path(auditor.debug_dp.__path__[0]), Path(__file__).parent)[:16]
 
 
 def table(done):

@@ -194,7 +194,7 @@ def test_a_place_that_workers_do_not_share_is_named(tmp_path: Path) -> None:
 
 def test_a_worker_with_other_code_trains_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def upgrade() -> None:
-        monkeypatch.setattr("defenses.store.code_digest", lambda architecture, scheme: "of tomorrow")
+        monkeypatch.setattr("defenses.store.digest_of_training", lambda architecture, scheme: "of tomorrow")
 
     with pytest.raises(TrainingError, match="same versions everywhere"):
         ModelStore(tmp_path, executor=Watched(upgrade)).train(job(), INCLUDED[:1], [1], device="cpu")
@@ -205,7 +205,7 @@ def test_a_worker_without_the_network_says_so(monkeypatch: pytest.MonkeyPatch, t
     def forget(architecture: str, scheme: str) -> str:
         raise ModuleNotFoundError("No module named 'networks'")
 
-    watched = Watched(lambda: monkeypatch.setattr("defenses.store.code_digest", forget))
+    watched = Watched(lambda: monkeypatch.setattr("defenses.store.digest_of_training", forget))
     with pytest.raises(TrainingError, match=r"No module named 'networks'.*install it there"):
         ModelStore(tmp_path, executor=watched).train(job(), INCLUDED[:1], [1], device="cpu")
 

@@ -1,0 +1,121 @@
+"""Model inversion by asking alone: for each class, the record that the target is surest of, without its weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from attacks.protocol import Attack, Reconstructions
+from attacks.threat_model import Capability, Facts, ThreatModel, View
+from defenses.progress import OnProgress, Progress, silent
+from defenses.records import Image
+
+Float64Array = npt.NDArray[np.float64]
+
+_TINY = 1e-12
+_REPORT = 10
+
+
+@dataclass(frozen=True)
+class BlackBoxInversion(Attack):
+    """Climb from plain grey to what the target calls a class with confidence, by finite differences of its answers.
+
+    Directions are random combinations of the slowest cosines of an image, asked about on both sides; so a step costs
+    the same whatever the size of the image, and the reconstruction is smooth without a further prior. Judged as every
+    reconstruction: what it shows is what a class looks like, which is a leak of records where a class is a person.
+
+    Attributes:
+        steps: At least 1.
+        directions: Pairs of queries for each class and step, at least 1.
+        frequencies: Cosines along each side of an image, at least 1; every feature of what is no image.
+        step_size: Mean movement of a feature in one step, as a share of its range.
+        probe: How far from a reconstruction it is asked, as a share of the range.
+        confidence: Probability of the class at which a reconstruction is finished, in (0, 1).
+
+    Source: Fredrikson, Jha and Ristenpart 2015, section 5, whose black-box attack takes finite differences along every
+    pixel. Deviation: random low frequencies with antithetic queries (Wierstra et al. 2014, "Natural Evolution
+    Strategies"), which need far fewer of them.
+    """
+
+    steps: int = 120
+    directions: int = 20
+    frequencies: int = 8
+    step_size: float = 0.0125
+    probe: float = 0.05
+    confidence: float = 0.9999
+
+    name = "black_box_inversion"
+    title = "Model inversion by queries"
+    paper = "Fredrikson et al. 2015, Model Inversion Attacks that Exploit Confidence Information"
+    requires = ThreatModel(frozenset({Capability.PROBABILITIES}), candidates=False)
+    claims = Reconstructions
+    usual = False  # says what a class looks like, seldom what a record does
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "directions", "frequencies"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.confidence < 1 or not self.step_size > 0 or not self.probe > 0:
+            raise ValueError(
+                f"confidence is {self.confidence}, step_size {self.step_size}, probe {self.probe}; give a probability "
+                "strictly between 0 and 1, and two positive shares"
+            )
+
+    def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
+        """Return one reconstruction of each class, and say how many reached the confidence and what that cost."""
+        facts = view.facts
+        low, high = (facts.kind.low, facts.kind.high) if isinstance(facts.kind, Image) else (0.0, 1.0)
+        basis = slow_basis(facts, self.frequencies)
+        y, size = np.arange(facts.classes), basis.shape[1]
+        x = np.full((len(y), size), low + (high - low) / 4)
+        best, sure = x.copy(), np.zeros(len(y))
+        length, radius = (share * (high - low) * size**0.5 for share in (self.step_size, self.probe))
+
+        def ask(x: Float64Array, y: npt.NDArray[np.int64]) -> tuple[Float64Array, Float64Array]:
+            """Return log-odds and probability of the class."""
+            records = x.reshape(-1, *facts.shape).astype(np.float32)
+            own = view.probabilities(records)[np.arange(len(y)), y]
+            return np.log(own + _TINY) - np.log1p(_TINY - own), own
+
+        for step in range(self.steps):
+            _, confidence = ask(x, y)
+            better = (sure < self.confidence) & (confidence > sure)  # what is finished stays as it was
+            best[better], sure[better] = x[better], confidence[better]
+            open_ = np.flatnonzero(sure < self.confidence)
+            if not len(open_):
+                break
+            turns = rng.standard_normal((len(open_), self.directions, len(basis))) @ basis
+            turns *= radius / np.linalg.norm(turns, axis=2, keepdims=True)
+            asked = np.clip(x[open_, None, None] + np.stack([turns, -turns], axis=2), low, high)
+            odds, _ = ask(asked.reshape(-1, size), np.repeat(y[open_], 2 * self.directions))
+            rise = np.diff(odds.reshape(len(open_), self.directions, 2), axis=2)
+            climb = -(rise * turns).sum(axis=1)
+            climb *= length / np.maximum(np.linalg.norm(climb, axis=1, keepdims=True), 1e-30)
+            x[open_] = np.clip(x[open_] + climb, low, high)
+            if step % _REPORT == 0:
+                on_progress(Progress("inverting the model by queries", step, self.steps))
+        reached = int((sure >= self.confidence).sum())
+        note = (
+            f"{reached} of {len(y)} reconstructions reached a confidence of {self.confidence:g} for their class, with "
+            f"{view.queries:,} queries in all."
+        )
+        return Reconstructions(best.reshape(-1, *facts.shape).astype(np.float32), (note,))
+
+
+def slow_basis(facts: Facts, frequencies: int) -> Float64Array:
+    """Return directions in which an image changes smoothly, (b, features): products of its slowest cosines.
+
+    Of anything but an image, every feature is a direction of its own.
+    """
+    if not isinstance(facts.kind, Image) or len(facts.shape) != 3:
+        return np.eye(int(np.prod(facts.shape)))
+    channels, height, width = facts.shape
+    down, across = (_cosines(side, min(frequencies, side)) for side in (height, width))
+    plane = np.einsum("ih,jw->ijhw", down, across).reshape(-1, height * width)
+    return np.kron(np.eye(channels), plane)
+
+
+def _cosines(side: int, count: int) -> Float64Array:
+    """Return the first cosines of the discrete cosine transform (count, side), of unit length."""
+    found = np.cos(np.pi * (np.arange(side) + 0.5) * np.arange(count)[:, None] / side)
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))

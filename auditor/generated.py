@@ -1,0 +1,111 @@
+"""A generator trained on the members of an audit, under its scheme, whose samples are released."""
+
+import hashlib
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attacks.reconstruction.dcgan import DcganTraining
+from auditor.plan import Plan
+from auditor.plan_parts import Generator
+from auditor.released import release
+from auditor.setting import Setting
+from auditor.subject import Question
+from auditor.workplace import write_private
+from defenses.accounting import price
+from defenses.code_digest import digest_of_folders, digest_of_training
+from defenses.defense import Defense, History
+from defenses.errors import NotApplicableError, PlanError
+from defenses.randomness import derive, stream
+from defenses.records import FloatArray, Image, IntArray, Records
+
+SAMPLES = "samples of a DCGAN that was trained on the same records"
+
+
+def generated(
+    question: Question, entry: Generator, defense: Defense, plan: Plan, setting: Setting, *, seed: int
+) -> tuple[Question | None, tuple[str, ...]]:
+    """Train a DCGAN on the members under a scheme, and ask whose records its samples hold.
+
+    Args:
+        question: Candidates with the truth; it is trained on the members.
+        entry: How.
+        defense: The scheme; its gradient rule protects the discriminator.
+        plan: For delta.
+        setting: Where to train, and what was trained already.
+        seed: Root of all randomness.
+
+    Returns:
+        The question, or None where the generator collapsed; and remarks on what it does not show.
+
+    Raises:
+        PlanError: If records are not images of a size that is known.
+    """
+    records = question.target.candidates
+    if not isinstance(records.kind, Image):
+        raise PlanError("[generator] makes images, and the records of this plan are rows of a table: leave it out")
+    members = records.take(question.included)
+    training = DcganTraining(**entry.model_dump(exclude={"samples"}))
+    nominal = round(0.5 * len(records))
+    lots = training.lots(nominal)
+    rule = defense.gradient(lots)
+    kept = setting.workplace.folder / "generators" / f"{_key(members, training, defense, entry, seed, setting)}.npz"
+    found = _read(kept)
+    if found is None:
+        try:
+            gan = training.run(
+                members.x,
+                members.y,
+                classes=records.classes,
+                kind=records.kind,
+                seed=derive(seed, "generator"),
+                rule=rule,
+                expected_members=nominal,
+                device=setting.device,
+                on_progress=setting.on_progress,
+            )
+        except (NotApplicableError, ValueError) as error:
+            raise PlanError(f"generator: {error}") from error
+        rng = stream(seed, "samples")
+        y = rng.integers(records.classes, size=entry.samples)
+        found = gan.sample(entry.samples, rng, y=y), y, gan.collapsed or ""
+        _write(kept, *found)
+    x, y, collapsed = found
+    if collapsed:
+        return None, (f"The generator that was trained beside the model collapsed and was not attacked: {collapsed}.",)
+    synthetic = Records(x, y, records.classes, records.kind, name="samples of a generator")
+    target = release(synthetic, records, population=question.target.population)
+    proved = price(defense, History(lots), delta=plan.judged_delta)
+    twice = "The generator is a second release of the same records: where both are private, their epsilons add up."
+    return Question(replace(target, guarantee=proved), question.included, SAMPLES), (twice,)
+
+
+def _key(
+    members: Records, training: DcganTraining, defense: Defense, entry: Generator, seed: int, setting: Setting
+) -> str:
+    import attacks.reconstruction as folder
+
+    about = [members.digest, repr(training), repr(defense), entry.samples, seed, setting.place, torch.__version__]
+    code = [digest_of_training(), digest_of_folders(Path(folder.__path__[0]))]
+    return hashlib.sha256(json.dumps([*about, *code]).encode()).hexdigest()[:40]
+
+
+def _read(path: Path) -> tuple[FloatArray, IntArray, str] | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["x"], file["y"], str(file["collapsed"])
+    except (ValueError, KeyError, OSError):
+        return None
+
+
+def _write(path: Path, x: FloatArray, y: IntArray, collapsed: str) -> None:
+    path.parent.mkdir(exist_ok=True, parents=True, mode=0o700)
+    content = io.BytesIO()
+    np.savez(content, x=x, y=y, collapsed=np.array(collapsed))
+    write_private(path, content.getvalue())

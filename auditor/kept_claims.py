@@ -1,0 +1,85 @@
+"""Claims that were made already: an audit that was stopped, or is repeated, does not attack again."""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import attacks
+from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
+from auditor.resolve import parameters_of
+from auditor.subject import Question
+from auditor.workplace import write_private
+from defenses.code_digest import digest_of_folders, digest_of_training
+
+logger = logging.getLogger(__name__)
+
+_KEPT: Mapping[str, type[Claim]] = {
+    kind.__name__: kind for kind in (MembershipScores, Reconstructions, Guesses, Predicates)
+}
+
+
+@dataclass(frozen=True)
+class KeptClaims:
+    """A private folder of claims, by everything that they depend on.
+
+    A claim is an attacker's guess, so it is kept as carefully as the scores are. Copies of a model are not kept: they
+    are networks.
+
+    Attributes:
+        folder: Made when the first claim is kept.
+    """
+
+    folder: Path
+
+    def key(self, attack: Attack, question: Question, *names: str, device: str) -> str:
+        """Return the name of a claim: a digest of attack, target, records, code and versions."""
+        about = {
+            "attack": [type(attack).__module__, type(attack).__qualname__, parameters_of(attack)],
+            "target": [question.target.digest, question.target.candidates.digest],
+            "names": names,
+            "device": device,
+            "threads": torch.get_num_threads(),
+            "versions": [torch.__version__, np.__version__],
+            "code": [
+                digest_of_training(scheme=type(attack).__module__),
+                digest_of_folders(Path(attacks.__path__[0])),
+            ],
+        }
+        return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:40]
+
+    def find(self, key: str) -> tuple[Claim, float] | None:
+        """Return a claim and the seconds that it took, or None if it is not there or cannot be read."""
+        path = self.folder / f"{key}.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                fields: dict[str, Any] = {name: file[name] for name in file.files if name != "about"}
+            fields |= {name: value for name, value in about["plain"].items() if name != "notes"}
+            claim = _KEPT[about["kind"]](**fields, notes=tuple(about["plain"]["notes"]))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            logger.debug("kept claim %s cannot be read, so the attack runs again: %s", path.name, error)
+            return None
+        return claim, float(about["seconds"])
+
+    def keep(self, key: str, claim: Claim, seconds: float) -> None:
+        """Keep a claim, if it is of a kind that can be."""
+        if type(claim).__name__ not in _KEPT:
+            return
+        self.folder.mkdir(exist_ok=True, parents=True, mode=0o700)
+        values = vars(claim)
+        arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        plain = {name: value for name, value in values.items() if name not in arrays}
+        about = json.dumps({"kind": type(claim).__name__, "plain": plain, "seconds": seconds})
+        content = io.BytesIO()
+        np.savez(content, about=np.array(about), **arrays)
+        write_private(self.folder / f"{key}.npz", content.getvalue())

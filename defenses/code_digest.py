@@ -1,0 +1,32 @@
+"""Digests of source code: what was made by other code is not taken for what this code would make."""
+
+import functools
+import hashlib
+import importlib
+import inspect
+from pathlib import Path
+
+
+@functools.cache
+def digest_of_folders(*folders: Path) -> str:
+    """Return SHA-256 (hex) over the Python files of folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def digest_of_training(architecture: str = "", scheme: str = __name__) -> str:
+    """Return a digest of the code that trains: this package, and the modules of a network or scheme from elsewhere.
+
+    Args:
+        architecture: Name of the network; ``package.module:factory`` adds that module.
+        scheme: Module of the scheme.
+    """
+    digest = hashlib.sha256(digest_of_folders(Path(__file__).parent).encode())
+    modules = [architecture.partition(":")[0]] if ":" in architecture else []
+    for module in (*modules, scheme):
+        digest.update(inspect.getsource(importlib.import_module(module)).encode())
+    return digest.hexdigest()
