@@ -7,6 +7,7 @@ bound that steps imply, and the one on reconstruction, where the plan asks for t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from attacks.protocol import Attack, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
 from auditor import metrics
@@ -179,6 +180,12 @@ def _leak(
         control_required=plan.control.enabled,
         measure=chosen.measure,
     )
+    blind = entry.reconstructed is not None and entry.reconstructed.least_seen is None
+    if judged.status is Status.WITHIN and blind:
+        sentence = (
+            f"{judged.sentence} But copies planted among the reconstructions, one in ten, would not have been seen."
+        )
+        judged = replace(judged, status=Status.INCONCLUSIVE, sentence=sentence)
     return Finding(
         code=LEAK,
         status=judged.status,

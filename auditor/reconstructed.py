@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.protocol import Reconstructions
-from attacks.similarity import similarities
+from attacks.similarity import Similarity, similarities
 from auditor.intervals import Float64Array
+from auditor.metrics import auc, by_unit
 from auditor.record_leakage import RecordLeakage, pair, record_leakage
 from defenses.records import BoolArray, IntArray, Records
 
@@ -41,6 +42,7 @@ class Reconstructed:
         least_seen: The smallest planted share of copies, of 1, 3 and 10%, that this very comparison flags; None if it
             flags none of them, so that its silence says nothing.
         nearest: (r,) the candidate that each reconstruction is most similar to.
+        class_means: AUC that the means of each class of candidates reach as reconstructions, which know nobody.
         paired: How near reconstructions come to the very records that they were made of, where that is known.
     """
 
@@ -50,6 +52,7 @@ class Reconstructed:
     leakage: RecordLeakage
     least_seen: float | None
     nearest: IntArray
+    class_means: float
     paired: Paired | None = None
 
 
@@ -105,8 +108,17 @@ def compare(
         leakage=leakage,
         least_seen=least,
         nearest=alike.argmax(axis=1),
+        class_means=_of_class_means(known[name], candidates, included),
         paired=None if victims is None else _paired(alike, candidates, included, victims),
     )
+
+
+def _of_class_means(measure: Similarity, candidates: Records, included: BoolArray) -> float:
+    means = np.stack([candidates.x[candidates.y == label].mean(axis=0) for label in np.unique(candidates.y)])
+    closest, inside = measure(means, candidates.x).max(axis=0), included
+    if candidates.units is not None:
+        closest, inside = by_unit(closest, inside, candidates.units)
+    return auc(closest, inside, level=0.95).value or 0.0
 
 
 def _paired(alike: Float64Array, candidates: Records, included: BoolArray, victims: IntArray) -> Paired:
@@ -150,11 +162,13 @@ def in_words(found: Reconstructed) -> list[str]:
             f"{np.median(found.paired.similarity):.3g}; {nearer:.0%} are nearer to their own record than to any record "
             "of its class that was not in."
         )
+    means = f"Class means, which know nobody, reach an AUC of {found.class_means:.3f} in their place."
     return [
         *beside,
         f"{found.count:,} reconstructions, compared by {found.measure}: {leakage.copy_rate:.0%} are nearest to a "
         f"training record where {leakage.expected_copy_rate:.0%} are by chance (p {leakage.copy_p_value:.2g}).",
         f"Training records are met more closely than others with p {leakage.p_value:.2g}, and at 1% false alarms with "
         f"p {leakage.tpr_p_value:.2g}.",
+        means,
         seen,
     ]

@@ -15,6 +15,7 @@ import torch
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target, closure
 from auditor import curves, metrics
+from auditor.blind_spots import blind_spots
 from auditor.bound_types import EpsilonBound
 from auditor.claims import Measures, Shown, of_the_model
 from auditor.evidence import Evidence
@@ -102,7 +103,7 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         findings=sorted(outcome.findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
         attacks=[_result(entry, outcome, setting, subject) for entry in outcome.evidence],
         epsilons=_epsilons(subject, outcome.shown, outcome.implied),
-        blind_spots=_blind_spots(plan, subject, outcome.evidence),
+        blind_spots=blind_spots(plan, subject, outcome.evidence),
         provenance=_provenance(plan, subject, setting),
         timing=timing,
         gallery=list(outcome.gallery),
@@ -163,6 +164,7 @@ def _copies(found: Reconstructed) -> CopyRecord:
         tpr_p_value=found.leakage.tpr_p_value,
         copy_p_value=found.leakage.copy_p_value,
         least_seen=found.least_seen,
+        class_means=found.class_means,
     )
 
 
@@ -265,39 +267,6 @@ def _guarantee(found: Guarantee | Unaccounted | None) -> GuaranteeRecord | None:
         accountant=found.accountant,
         assumptions=list(found.assumptions),
     )
-
-
-def _blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
-    """Say what this audit does not show."""
-    found = [
-        "It shows leaks, never their absence: another attack, or more shadow models, may find more.",
-        "Intervals hold for this one model; another run of the same training may leak more or less.",
-        "It measures membership inference"
-        + (" and reconstruction" if any(entry.reconstructed for entry in evidence) else " only, not reconstruction")
-        + ", not attribute inference or extraction.",
-    ]
-    if plan.checkpoint is not None and plan.checkpoint.canaries is not None:
-        found.append(
-            "The candidates are planted canaries, made to be remembered: what is found of them bounds epsilon, and is "
-            "no figure for ordinary records."
-        )
-        found.append(
-            "That the training used every planted row, and never the sealed coins, is taken on trust; the commitment "
-            "shows only that the coins were fixed before."
-        )
-    candidates = subject.target.candidates
-    copies = len(candidates) - len(set(candidates.row_digests()))
-    if copies:
-        found.append(f"{copies} candidates repeat another one exactly; such records are not independent questions.")
-    if candidates.units is not None:
-        found.append("Records of one group were in or out together, and a group counts once, by its highest score.")
-    left_out = [entry.attack.title for entry in evidence if entry.status is not AttackStatus.RAN]
-    if left_out:
-        found.append(f"Not run: {', '.join(left_out)}; what they would have found is not known.")
-    found += subject.missing
-    if not subject.control and subject.control_reason:
-        found.append(f"There is no positive control: {subject.control_reason}.")
-    return found
 
 
 def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:

@@ -19,8 +19,13 @@ MODULES = {
     "startup": "benchmarks.startup",
     "membership": "benchmarks.membership",
     "ladder": "benchmarks.ladder",
+    "reconstruction": "benchmarks.reconstruction",
 }
-UNTIMED = ("membership", "ladder")  # they measure what attacks and bounds find, and run when they are named
+UNTIMED = (
+    "membership",
+    "ladder",
+    "reconstruction",
+)  # they measure what attacks and bounds find, and run when they are named
 TITLES = {
     "step": "One DP-SGD step",
     "shadows": "Training shadow models",
@@ -29,6 +34,7 @@ TITLES = {
     "startup": "Start of the command line",
     "membership": "Membership attacks",
     "ladder": "Epsilon proved and epsilon shown",
+    "reconstruction": "Reconstruction and inference attacks",
 }
 
 
@@ -88,7 +94,7 @@ def _run(name: str, settings: Settings, style: Style) -> tuple[str, dict[str, An
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all but the last two by default"
+        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all but the last three by default"
     )
     parser.add_argument("--quick", action="store_true", help="sizes of seconds, to see that everything runs")
     parser.add_argument("--repeats", type=_positive, help="rounds, in place of each benchmark's own number")

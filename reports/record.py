@@ -124,7 +124,11 @@ class AttackStatus(enum.StrEnum):
 
 
 class CopyRecord(Strict):
-    """Whether reconstructions are nearer to training records than to others; `least_seen`: share of planted copies."""
+    """Whether reconstructions are nearer to training records than to others.
+
+    `least_seen` is the smallest share of planted copies that would have been flagged, `class_means` the AUC of class
+    means in place of the reconstructions.
+    """
 
     reconstructions: int
     similarity: str
@@ -134,6 +138,7 @@ class CopyRecord(Strict):
     tpr_p_value: float
     copy_p_value: float
     least_seen: float | None
+    class_means: float | None = None
 
 
 class QueryPoint(Strict):
