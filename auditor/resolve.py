@@ -134,6 +134,10 @@ def _make(kind: type[Any], given: Mapping[str, Any], what: str) -> Any:
             read[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
             raise PlanError(f"{what}: {name} is {value!r}: {error.errors()[0]['msg']}") from error
+    for field in dataclasses.fields(kind):
+        wanted = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if wanted and field.name not in read:
+            raise PlanError(f"{what} needs its parameter {field.name!r}: add it to the plan")
     try:
         return kind(**read)
     except (ValueError, TypeError) as error:

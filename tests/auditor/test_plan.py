@@ -155,3 +155,9 @@ def test_what_is_audited_does_not_change_with_how_it_is_judged() -> None:
     assert judged.subject_digest == plain
     assert parse_plan(GOOD.replace("pool = 100", "pool = 101")).subject_digest != plain
     assert parse_plan(GOOD + '[scheme]\nname = "dp_sgd"\nepsilon = 1.0').subject_digest != plain
+
+
+def test_a_parameter_without_a_default_is_asked_for() -> None:
+    plan = parse_plan(GOOD + '[[attacks]]\nname = "attribute_inference"\n')
+    with pytest.raises(PlanError, match="attack 'attribute_inference' needs its parameter 'attribute'"):
+        resolve_attacks(plan)
