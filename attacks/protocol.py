@@ -147,8 +147,8 @@ class Attack(abc.ABC):
         paper: Where it comes from.
         requires: What it must be given; an attack whose fields decide it overrides this by a property.
         claims: What kind of claim it makes, which decides by which measures it is judged.
-        similarity: Reconstructions: the measure of `attacks.similarity` by which records are compared; None takes the
-            usual one for the kind of record.
+        similarity: Reconstructions: the measure of `attacks.similarity` by which records are compared; None, or one
+            that does not fit the kind of record, takes the usual one.
         usual: Whether a plan that lists no attacks runs it; not what costs much or is a variant of another, since every
             attack that runs makes the intervals of all a little wider.
     """

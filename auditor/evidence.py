@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
+from attacks.similarity import similarities
 from attacks.threat_model import expose
 from auditor import metrics
 from auditor.guessed import Guessed, join_guesses
@@ -161,7 +162,8 @@ def _joined(
     target, included = question.target, question.included
     if isinstance(claim, Reconstructions):
         victims = question.victims
-        return compare(claim, target.candidates, included, measure=attack.similarity, rng=rng, victims=victims)
+        measure = attack.similarity if attack.similarity in similarities(target.candidates.kind) else None
+        return compare(claim, target.candidates, included, measure=measure, rng=rng, victims=victims)
     if isinstance(claim, Guesses):
         return join_guesses(claim, target, included, question.victims)
     if isinstance(claim, ExtractedModel):

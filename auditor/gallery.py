@@ -30,7 +30,7 @@ def _items(entry: Evidence, *, synthetic: bool) -> list[GalleryItem]:
     if found is None or not isinstance(claim, Reconstructions):
         return []
     known = similarities(records.kind)
-    measure = known[entry.attack.similarity or next(iter(known))]
+    measure = next((one for one in known.values() if one.title == found.measure), known[next(iter(known))])
     alike = measure(claim.x, records.x)
     inside, outside = np.flatnonzero(entry.included), np.flatnonzero(~entry.included)
     own = inside[alike[:, inside].argmax(axis=1)] if found.paired is None else found.paired.record

@@ -20,6 +20,7 @@ MODULES = {
     "membership": "benchmarks.membership",
     "ladder": "benchmarks.ladder",
     "reconstruction": "benchmarks.reconstruction",
+    "labels": "benchmarks.label_inference",
 }
 UNTIMED = (
     "membership",
@@ -35,6 +36,7 @@ TITLES = {
     "membership": "Membership attacks",
     "ladder": "Epsilon proved and epsilon shown",
     "reconstruction": "Reconstruction and inference attacks",
+    "labels": "Label inference from single gradients",
 }
 
 
@@ -94,7 +96,7 @@ def _run(name: str, settings: Settings, style: Style) -> tuple[str, dict[str, An
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all but the last three by default"
+        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all but the last four by default"
     )
     parser.add_argument("--quick", action="store_true", help="sizes of seconds, to see that everything runs")
     parser.add_argument("--repeats", type=_positive, help="rounds, in place of each benchmark's own number")

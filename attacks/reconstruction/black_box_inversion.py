@@ -49,6 +49,7 @@ class BlackBoxInversion(Attack):
     paper = "Fredrikson et al. 2015, Model Inversion Attacks that Exploit Confidence Information"
     requires = ThreatModel(frozenset({Capability.PROBABILITIES}), candidates=False)
     claims = Reconstructions
+    similarity = "ncc"  # brightness and contrast of what a class looks like are anybody's guess
     usual = False  # says what a class looks like, seldom what a record does
 
     def __post_init__(self) -> None:

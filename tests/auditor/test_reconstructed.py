@@ -112,7 +112,7 @@ def test_an_audit_reports_model_inversion_beside_membership(tmp_path: Path) -> N
     found = {attack.name: attack for attack in report.attacks}["model_inversion"]
     assert found.copies is not None
     assert found.copies.reconstructions == 40
-    assert found.copies.similarity == "structural similarity"
+    assert found.copies.similarity == "normalised cross-correlation"
     assert "training recipe" not in found.access
     assert any("are nearest to a training record" in note for note in found.notes)
     assert any("reconstruction and membership inference, nothing else" in spot for spot in report.blind_spots)
