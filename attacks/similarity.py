@@ -118,8 +118,8 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike, *, value_range: Range) -> Float64Ar
         return down @ images @ across.T
 
     # Means and variances are each image's own; only the product has to be smoothed pair by pair.
-    means, squares = ([smooth(power(value)) for value in (one, other)] for power in (lambda v: v, lambda v: v * v))
-    variances = [square - mean * mean for square, mean in zip(squares, means, strict=True)]
+    means = [smooth(value) for value in (one, other)]
+    variances = [smooth(value * value) - mean * mean for value, mean in zip((one, other), means, strict=True)]
     found = np.empty(len(x) * len(y))
     count = max(16, _PIXELS // x[0].size)  # what fits into a cache
     for start in range(0, len(found), count):

@@ -28,8 +28,8 @@ LABEL = "label"  # a hidden value that is no column
 class Capability(enum.StrEnum):
     """One thing that a target may disclose.
 
-    `RECORDS` are the candidates themselves, not only what is said of them; `GRADIENTS` what participants sent to whoever
-    adds up; `SYNTHETIC` records that were released in place of the real ones.
+    `RECORDS` are the candidates themselves, not only what is said of them; `GRADIENTS` what participants of a training
+    sent; `SYNTHETIC` records that were released in place of the real ones.
     """
 
     LABELS = "labels"

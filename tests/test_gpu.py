@@ -10,7 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.catalogue import catalogue
 from attacks.protocol import Attack, Reconstructions
-from attacks.reconstruction.gradient_leakage import GradientMatching, recover_labels, shared_gradients
+from attacks.reconstruction.gradient_leakage import GradientMatching
+from attacks.reconstruction.label_recovery import recover_labels
+from attacks.reconstruction.shared_gradients import shared_gradients
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target, expose
 from auditor.white_box import Watch, observe_steps

@@ -1,12 +1,14 @@
-"""Gradient leakage: the training example behind a gradient that somebody shared.
+"""Gradient matching: search for the records whose gradient is the one that somebody shared.
 
 Victims are independent and attacked side by side. What is observed is the gradient of the mean loss over a victim's
-batch, whole or after a defense; the model is public. Nothing here is given the private example.
+batch, or the change of the weights after several steps on it, whole or after a defense; the model is public. Nothing
+here is given the private records.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +16,37 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from attacks.reconstruction.batched_lbfgs import minimise
+from attacks.reconstruction.batched_lbfgs import Minimum, Objective, minimise
+from attacks.reconstruction.shared_gradients import descent
+from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors
 
 Float64Array = npt.NDArray[np.float64]
-Mismatch = Callable[[Tensor, Tensors, Tensor], Tensor]
+Mismatch = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _TINY = 1e-300
+_RIDGE = 1e-12  # of the diagonal of a Gram matrix: records that are alike have scales that cannot be told apart
+_AT_ONCE = 2**24  # numbers in the gradients of the victims that are attacked side by side
+_REPORT = 20
+
+
+class Search(Protocol):
+    """A way to minimise V functions side by side; variables are records in units of the public range."""
+
+    def __call__(self, objective: Objective, start: Tensor, *, evaluations: int, tolerance: float) -> Minimum:
+        """Return the best point of each row; see `batched_lbfgs.minimise`."""
+        ...
 
 
 @dataclass(frozen=True)
 class Leaked:
-    """What came out of the gradients of V victims with B examples each.
+    """What came out of the gradients of V victims with B records each.
 
     Attributes:
-        x: (V, B, *shape) float64, the examples of a batch in no order of their own.
+        x: (V, B, *shape) float64, the records of a batch in no order of their own.
         labels: (V, B) the labels that were recovered or found together with x.
-        mismatch: (V,) what is left of the squared distance between gradients, as a share of where it began.
+        mismatch: (V,) what is left of the distance between gradients, as a share of where it began.
         converged: (V,) bool: whether that is below the tolerance.
         evaluations: (V,) gradients of the mismatch that were taken, over all restarts.
     """
@@ -43,157 +58,59 @@ class Leaked:
     evaluations: IntArray
 
 
-def shared_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensors:
-    """Return what V victims share: the gradient of the mean cross-entropy over each one's batch.
-
-    Args:
-        model: Public; its parameters' type is that of the gradients.
-        x: (V, B, *shape).
-        y: (V, B) labels.
-
-    Returns:
-        name -> (V, *shape of the parameter).
-    """
-    parameters = {name: value.detach() for name, value in model.named_parameters()}
-
-    def loss(parameters: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(functional_call(model, parameters, (x,)), y)
-
-    found: Tensors = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
-    return found
-
-
-def clipped(gradients: Tensors, *, max_norm: float) -> Tensors:
-    """Scale each victim's gradient down to at most this L2 norm."""
-    square = sum(value.flatten(1).square().sum(1) for value in gradients.values())
-    factor = (max_norm / torch.as_tensor(square).sqrt()).clamp(max=1.0)
-    return {name: value * factor.reshape(-1, *[1] * (value.ndim - 1)) for name, value in gradients.items()}
-
-
-def noised(gradients: Tensors, *, std: float, generator: torch.Generator, laplace: bool = False) -> Tensors:
-    """Add independent noise of this standard deviation to each number, Gaussian or Laplace, drawn on the CPU."""
-
-    def draw(value: Tensor) -> Tensor:
-        if not laplace:
-            return std * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        uniform = torch.rand(value.shape, generator=generator, dtype=value.dtype) - 0.5
-        return -std / 2**0.5 * uniform.sign() * torch.log1p(-2 * uniform.abs())
-
-    return {name: value + draw(value).to(value.device) for name, value in gradients.items()}
-
-
-def sparsified(gradients: Tensors, *, kept: float) -> Tensors:
-    """Keep this share of each victim's numbers, those that are largest in size over all parameters; zero the others."""
-    sizes = torch.cat([value.flatten(1).abs() for value in gradients.values()], dim=1)
-    count = max(1, round(kept * sizes.shape[1]))
-    least = sizes.topk(count, dim=1).values[:, -1]
-    return {
-        name: torch.where(value.abs() >= least.reshape(-1, *[1] * (value.ndim - 1)), value, 0)
-        for name, value in gradients.items()
-    }
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labels read off the gradient of the last layer's bias.
-
-    Attributes:
-        labels: (V, B) in ascending order.
-        exact: (V,) bool: whether they follow from the gradient; otherwise they are the likeliest counts.
-    """
-
-    labels: IntArray
-    exact: BoolArray
-
-
-def recover_labels(bias_gradient: Tensor, *, batch_size: int) -> Labels:
-    """Read the labels of each victim's batch off the gradient of the last layer's bias.
-
-    That gradient is, for class c, the mean probability of c less the share of c in the batch. With one example it is
-    negative for the label alone, so that is exact. With more, the mean probabilities are not known: classes are taken
-    one by one, each time the one whose gradient is lowest, and a share of one example is then added to it; the number
-    of labels is always as asked for.
-
-    Args:
-        bias_gradient: (V, C).
-        batch_size: B, at least 1.
-
-    Returns:
-        Labels, and whether they are exact: B = 1, and one entry alone is negative.
-
-    Raises:
-        ValueError: If the shape or B is out of range.
-
-    Source: Zhao, Mopuri and Bilen 2020, "iDLG", for one example; Wainakh et al. 2021, "User-Level Label Leakage from
-    Gradients in Federated Learning", for the counting.
-    """
-    if bias_gradient.ndim != 2 or batch_size < 1:
-        raise ValueError(
-            f"bias_gradient has shape {tuple(bias_gradient.shape)}, batch_size is {batch_size}; give (victims, "
-            "classes), and at least 1"
-        )
-    left = bias_gradient.clone()
-    rows, found = torch.arange(len(left), device=left.device), []
-    for _ in range(batch_size):
-        label = left.argmin(dim=1)
-        found.append(label)
-        left[rows, label] += 1 / batch_size
-    alone = ((bias_gradient < 0).sum(1) == 1) & (batch_size == 1)
-    return Labels(torch.stack(found, dim=1).sort(dim=1).values.cpu().numpy(), alone.cpu().numpy())
-
-
-def first_layer_inputs(weight_gradient: Tensor, bias_gradient: Tensor) -> Tensor:
-    """Return the input of a first linear layer with a bias, exactly, for victims with one example each.
-
-    Every row of the weight's gradient is the input times that row's entry of the bias's gradient; the largest entry
-    divides best.
-
-    Args:
-        weight_gradient: (V, outputs, inputs).
-        bias_gradient: (V, outputs).
-
-    Returns:
-        (V, inputs); NaN for a victim whose bias gradient is zero, which tells nothing.
-
-    Source: Phong et al. 2018, "Privacy-Preserving Deep Learning via Additively Homomorphic Encryption", section 3.
-    """
-    best = bias_gradient.abs().argmax(dim=1)
-    rows = torch.arange(len(best), device=best.device)
-    divisor = bias_gradient[rows, best]
-    return weight_gradient[rows, best] / torch.where(divisor == 0, torch.nan, divisor)[:, None]
-
-
 @dataclass(frozen=True)
 class GradientMatching:
-    """Search for the examples whose mean gradient is the observed one, for all victims at once.
+    """Search for the records whose message is the observed one, for all victims at once.
 
     Attributes:
-        joint_labels: Whether labels are searched together with the examples (DLG) instead of given (iDLG).
-        unknown_scale: Whether the observed gradient was scaled by an unknown number, as clipping does.
+        joint_labels: Whether labels are searched together with the records (DLG) instead of given (iDLG).
+        unknown_scale: Whether each record's gradient was scaled by an unknown number, as clipping does. The scales that
+            fit best are then solved for at every guess; after local steps, one for the whole message.
         masked: Whether numbers that are zero in the observed gradient were cut away, as sparsification does: they are
             left out of the comparison instead of being matched.
+        cosine: Whether gradients are compared by one less their cosine instead of their squared distance.
         evaluations: Most evaluations of a restart, at least 1.
         restarts: Beginnings; the best end counts, at least 1.
         tolerance: Share of the first mismatch at which a victim is done.
-        spread: Standard deviation of the first guess.
-        smoothness: Weight of the total variation of images, against the squared length of the observed gradient.
+        centre: Mean of the first guess, in units of the public range.
+        spread: Standard deviation of the first guess, likewise.
+        smoothness: Weight of the total variation of images, against the cosine or the squared length of what was
+            observed.
+        local_steps: Steps that a victim took before it sent; the search takes them too, and differentiates through
+            them. At least 1.
+        learning_rate: Of those steps, above 0.
+        search: How to minimise.
 
-    Source: Zhu, Liu and Han 2019, "Deep Leakage from Gradients"; Zhao, Mopuri and Bilen 2020, "iDLG". Deviation: L-BFGS
-    for every victim by itself, with all of its history and a line search, in one batch.
+    Raises:
+        ValueError: If a value is out of range.
+
+    Source: Zhu, Liu and Han 2019, "Deep Leakage from Gradients"; Zhao, Mopuri and Bilen 2020, "iDLG"; Geiping et al.
+    2020, "Inverting Gradients", for cosine, total variation and local steps. Deviations: L-BFGS for every victim by
+    itself, with all of its history and a line search, in one batch; scales solved for.
     """
 
     joint_labels: bool = False
     unknown_scale: bool = False
     masked: bool = False
+    cosine: bool = False
     evaluations: int = 300
     restarts: int = 1
     tolerance: float = 1e-18
+    centre: float = 0.0
     spread: float = 0.1
     smoothness: float = 0.0
+    local_steps: int = 1
+    learning_rate: float = 0.1
+    search: Search = field(default=minimise)
 
     def __post_init__(self) -> None:
-        if self.evaluations < 1 or self.restarts < 1:
-            raise ValueError(f"evaluations is {self.evaluations}, restarts {self.restarts}; both must be at least 1")
+        if self.evaluations < 1 or self.restarts < 1 or self.local_steps < 1:
+            raise ValueError(
+                f"evaluations is {self.evaluations}, restarts {self.restarts}, local_steps {self.local_steps}; all "
+                "must be at least 1"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be above 0")
 
     def run(
         self,
@@ -205,17 +122,21 @@ class GradientMatching:
         generator: torch.Generator,
         labels: IntArray | None = None,
         batch_size: int = 1,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        on_progress: OnProgress = silent,
     ) -> Leaked:
-        """Attack V victims with B examples each.
+        """Attack V victims with B records each.
 
         Args:
             model: Public, differentiable twice; float64 parameters converge where float32 ones do not.
             observed: name -> (V, *shape of the parameter), as the victims shared it.
-            shape: Of one example.
+            shape: Of one record.
             classes: Number of classes C.
             generator: On the CPU; draws the first guesses.
             labels: (V, B) as recovered; needed unless they are searched too.
             batch_size: B, at least 1.
+            value_range: (low, high) of the features, public; a scale for the search, not a limit of L-BFGS.
+            on_progress: Called while it works.
 
         Returns:
             The best of all restarts, victim by victim.
@@ -230,65 +151,122 @@ class GradientMatching:
         if labels is None and not self.joint_labels:
             raise ValueError("labels are missing: recover them, or search for them with joint_labels=True")
         like = next(iter(parameters.values()))
-        victims, size = len(next(iter(observed.values()))), batch_size * math.prod(shape)
-        seen = {name: observed[name].to(like) for name in parameters}
+        seen = torch.cat([observed[name].to(like).flatten(1) for name in parameters], dim=1)
+        victims, size = len(seen), batch_size * math.prod(shape)
         known = torch.zeros(victims, batch_size, dtype=torch.long) if labels is None else torch.as_tensor(labels)
         if known.shape != (victims, batch_size):
             raise ValueError(f"labels have shape {tuple(known.shape)}; give ({victims}, {batch_size})")
         targets = nn.functional.one_hot(known, classes).to(like)
-        mismatch = grad_and_value(self._mismatch(model, parameters, (batch_size, *shape)))
-        together = vmap(mismatch)
+        together = vmap(grad_and_value(self._mismatch(model, parameters, (batch_size, *shape), value_range)))
+        step = max(1, _AT_ONCE // (seen.shape[1] * (batch_size if self._scaled_apart else self.local_steps)))
+        parts = [slice(first, first + step) for first in range(0, victims, step)]
+        total, calls = self.restarts * len(parts) * self.evaluations, 0
 
         def objective(z: Tensor) -> tuple[Tensor, Tensor]:
-            gradients, values = together(z, seen, targets)
+            nonlocal calls
+            calls += 1
+            if calls % _REPORT == 0:
+                on_progress(Progress("matching gradients", min(calls, total), total))
+            gradients, values = together(z, seen[part], targets[part])
             return values.detach(), gradients.detach()
 
-        ends, shares = [], []
+        best: Minimum | None = None
+        shares = torch.full((victims,), torch.inf).to(like)
         for _ in range(self.restarts):
             start = torch.zeros(victims, size + (batch_size * classes if self.joint_labels else 0), dtype=like.dtype)
-            start[:, :size] = self.spread * torch.randn(victims, size, generator=generator, dtype=like.dtype)
+            drawn = torch.randn(victims, size, generator=generator, dtype=like.dtype)
+            start[:, :size] = self.centre + self.spread * drawn
             start = start.to(like.device)
-            first = objective(start)[0]
-            ends.append(minimise(objective, start, evaluations=self.evaluations, tolerance=self.tolerance))
-            shares.append(ends[-1].value / first)
-        best = torch.stack([end.value for end in ends]).argmin(dim=0)
-        rows = torch.arange(victims, device=best.device)
-        x = torch.stack([end.x for end in ends])[best, rows]
-        left = torch.stack(shares)[best, rows].cpu().numpy()
+            ends, first = [], []
+            for part in parts:
+                first.append(objective(start[part])[0])
+                ends.append(self.search(objective, start[part], evaluations=self.evaluations, tolerance=self.tolerance))
+            best, shares = _better(best, _joined(ends), shares, torch.cat(first))
+        assert best is not None
+        left, low = shares.cpu().numpy(), value_range[0]
         return Leaked(
-            x=x[:, :size].reshape(victims, batch_size, *shape).cpu().numpy(),
+            x=(low + (value_range[1] - low) * best.x[:, :size]).reshape(victims, batch_size, *shape).cpu().numpy(),
             labels=(
-                x[:, size:].reshape(victims, batch_size, classes).argmax(2).cpu().numpy()
+                best.x[:, size:].reshape(victims, batch_size, classes).argmax(2).cpu().numpy()
                 if self.joint_labels
                 else known.numpy()
             ),
             mismatch=left,
             converged=left <= self.tolerance,
-            evaluations=torch.stack([end.evaluations for end in ends]).sum(dim=0).cpu().numpy(),
+            evaluations=best.evaluations.cpu().numpy(),
         )
 
-    def _mismatch(self, model: nn.Module, parameters: Tensors, shape: tuple[int, ...]) -> Mismatch:
-        """Return the squared distance between one victim's gradient and that of a guess, as a function of the guess."""
-        size = math.prod(shape)
+    @property
+    def _scaled_apart(self) -> bool:
+        """Whether every record has a scale of its own."""
+        return self.unknown_scale and self.local_steps == 1
 
-        def mismatch(z: Tensor, seen: Tensors, target: Tensor) -> Tensor:
+    def _mismatch(
+        self, model: nn.Module, parameters: Tensors, shape: tuple[int, ...], value_range: tuple[float, float]
+    ) -> Mismatch:
+        """Return the distance between one victim's message and that of a guess, as a function of the guess."""
+        size, (low, high) = math.prod(shape), value_range
+
+        def message(x: Tensor, wanted: Tensor) -> Tensor:
             def loss(parameters: Tensors) -> Tensor:
-                logs: Tensor = functional_call(model, parameters, (z[:size].reshape(shape),)).log_softmax(dim=1)
-                wanted = z[size:].reshape(logs.shape).softmax(1) if self.joint_labels else target
+                logs: Tensor = functional_call(model, parameters, (x,)).log_softmax(dim=1)
                 return -(logs * wanted).sum() / len(logs)
 
-            made: Tensors = grad(loss)(parameters)
+            made = descent(grad(loss), parameters, steps=self.local_steps, learning_rate=self.learning_rate)
+            return torch.cat([value.flatten() for value in made.values()])
+
+        def mismatch(z: Tensor, seen: Tensor, target: Tensor) -> Tensor:
+            guess = z[:size].reshape(shape)
+            x, wanted = low + (high - low) * guess, target
+            if self.joint_labels:
+                wanted = z[size:].reshape(target.shape).softmax(1)
+            made = vmap(message)(x[:, None], wanted[:, None]) if self._scaled_apart else message(x, wanted)[None]
             if self.masked:
-                made = {name: value * (seen[name] != 0) for name, value in made.items()}
-            a, b = (torch.cat([one[name].flatten() for name in seen]) for one in (made, seen))
-            if self.unknown_scale:  # the scale that fits best
-                a = a * ((a @ b) / (a @ a + _TINY)).clamp(min=0)
-            distance = (a - b).square().sum()
+                made = made * (seen != 0)
+            fitted = _scales(made.detach(), seen) @ made if self.unknown_scale else made[0]
+            square = (seen @ seen).detach()
+            if self.cosine:
+                distance = 1 - fitted @ seen / ((fitted @ fitted) * square + _TINY).sqrt()
+                square = torch.ones_like(square)
+            else:
+                distance = (fitted - seen).square().sum()
             if not self.smoothness:
                 return distance
-            return distance + self.smoothness * (b @ b).detach() * _variation(z[:size].reshape(shape))
+            return distance + self.smoothness * square * _variation(guess)
 
         return mismatch
+
+
+def _scales(made: Tensor, seen: Tensor) -> Tensor:
+    """Return (B,) the scales at which rows (B, P) add up to what was seen (P,) best, none below 0.
+
+    Since they are the best, moving them changes the distance by nothing at first order, and they need no derivative.
+    """
+    gram = made @ made.T
+    if len(made) > 1:
+        ridge = _RIDGE * gram.diagonal().sum() + _TINY
+        scales: Tensor = torch.linalg.solve(gram + ridge * torch.eye(len(made)).to(gram), made @ seen)
+        return scales.clamp(min=0)
+    return ((made @ seen) / (gram[0, 0] + _TINY)).clamp(min=0)
+
+
+def _better(best: Minimum | None, end: Minimum, shares: Tensor, first: Tensor) -> tuple[Minimum, Tensor]:
+    """Return for each row the lower of two ends, evaluations added up, and what share it is of where it began."""
+    if best is None:
+        return end, end.value / first
+    lower = (end.value < best.value) | best.value.isnan()
+    kept = Minimum(
+        torch.where(lower[:, None], end.x, best.x),
+        torch.where(lower, end.value, best.value),
+        best.evaluations + end.evaluations,
+        torch.where(lower, end.converged, best.converged),
+    )
+    return kept, torch.where(lower, end.value / first, shares)
+
+
+def _joined(ends: list[Minimum]) -> Minimum:
+    fields = zip(*((end.x, end.value, end.evaluations, end.converged) for end in ends), strict=True)
+    return Minimum(*(torch.cat(parts) for parts in fields))
 
 
 def _variation(images: Tensor) -> Tensor:

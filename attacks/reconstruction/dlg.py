@@ -1,0 +1,61 @@
+"""Deep leakage from gradients: records and labels searched together."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attacks.protocol import Attack, Reconstructions
+from attacks.reconstruction.gradient_leakage import GradientMatching
+from attacks.reconstruction.matched_transcript import check_settings, claimed, match, public_model
+from attacks.threat_model import Capability, ThreatModel, View
+from defenses.progress import OnProgress, silent
+
+
+@dataclass(frozen=True)
+class DLG(Attack):
+    """Search for the records, with soft labels, whose gradient is what each participant sent; all participants at once.
+
+    Attributes:
+        evaluations: Most evaluations of a restart, at least 1.
+        restarts: Beginnings; the best end counts, at least 1.
+        tolerance: Share of the first squared distance at which a search is done, at least 0.
+        smoothness: Weight of the total variation of images against the squared length of what was sent, at least 0.
+        double: Whether to search in float64, which converges where float32 does not.
+
+    Source: Zhu, Liu and Han 2019, "Deep Leakage from Gradients". Deviations: those of `GradientMatching`.
+    """
+
+    evaluations: int = 300
+    restarts: int = 2
+    tolerance: float = 1e-8
+    smoothness: float = 0.0
+    double: bool = True
+
+    name = "dlg"
+    title = "Deep leakage from gradients"
+    paper = "Zhu, Liu and Han 2019, Deep Leakage from Gradients"
+    requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
+    claims = Reconstructions
+    usual = False
+
+    def __post_init__(self) -> None:
+        check_settings(
+            evaluations=self.evaluations,
+            restarts=self.restarts,
+            tolerance=self.tolerance,
+            smoothness=self.smoothness,
+        )
+
+    def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
+        """Return B records for each of V participants, (V * B, *shape), participant by participant."""
+        matching = GradientMatching(
+            joint_labels=True,
+            evaluations=self.evaluations,
+            restarts=self.restarts,
+            tolerance=self.tolerance,
+            smoothness=self.smoothness,
+        )
+        model = public_model(view, double=self.double)
+        leaked = match(view, model, matching, labels=None, rng=rng, on_progress=on_progress)
+        note = "Labels were searched together with the records, and are as reliable as those."
+        return claimed(view, leaked, tolerance=self.tolerance, notes=(note,))

@@ -1,0 +1,62 @@
+"""Improved deep leakage from gradients: labels read off the last layer first, then records searched."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attacks.protocol import Attack, Reconstructions
+from attacks.reconstruction.gradient_leakage import GradientMatching
+from attacks.reconstruction.label_recovery import read_labels
+from attacks.reconstruction.matched_transcript import check_settings, claimed, match, public_model
+from attacks.threat_model import Capability, ThreatModel, View
+from defenses.progress import OnProgress, silent
+
+
+@dataclass(frozen=True)
+class IDLG(Attack):
+    """Read the labels off what each participant sent, then search for the records; all participants at once.
+
+    Attributes:
+        evaluations: Most evaluations of a restart, at least 1.
+        restarts: Beginnings; the best end counts, at least 1.
+        tolerance: Share of the first squared distance at which a search is done, at least 0.
+        smoothness: Weight of the total variation of images against the squared length of what was sent, at least 0.
+        double: Whether to search in float64, which converges where float32 does not.
+
+    Source: Zhao, Mopuri and Bilen 2020, "iDLG: Improved Deep Leakage from Gradients". Deviations: labels of batches too
+    (`recover_labels`), and those of `GradientMatching`.
+    """
+
+    evaluations: int = 300
+    restarts: int = 1
+    tolerance: float = 1e-8
+    smoothness: float = 0.0
+    double: bool = True
+
+    name = "idlg"
+    title = "Deep leakage from gradients, labels first"
+    paper = "Zhao, Mopuri and Bilen 2020, iDLG: Improved Deep Leakage from Gradients"
+    requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
+    claims = Reconstructions
+    usual = False
+
+    def __post_init__(self) -> None:
+        check_settings(
+            evaluations=self.evaluations,
+            restarts=self.restarts,
+            tolerance=self.tolerance,
+            smoothness=self.smoothness,
+        )
+
+    def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
+        """Return B records for each of V participants, (V * B, *shape), participant by participant."""
+        matching = GradientMatching(
+            evaluations=self.evaluations,
+            restarts=self.restarts,
+            tolerance=self.tolerance,
+            smoothness=self.smoothness,
+        )
+        model = public_model(view, double=self.double)
+        labels, notes = read_labels(view, model)
+        leaked = match(view, model, matching, labels=labels.labels, rng=rng, on_progress=on_progress)
+        return claimed(view, leaked, tolerance=self.tolerance, notes=notes)
