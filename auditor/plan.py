@@ -122,23 +122,12 @@ class Plan(Part):
     def subject_digest(self) -> str:
         """SHA-256 (hex) of what is audited: data or checkpoint, network, recipe and scheme; no limits, title or seed.
 
-        Judging the same subject by other limits or attacks must not draw it anew.
+        Judging the same subject by other limits or attacks, or something beside it, must not draw it anew.
         """
-        about = self.model_dump(
-            mode="json",
-            include={
-                "data",
-                "checkpoint",
-                "scores",
-                "released",
-                "gradients",
-                "generator",
-                "model",
-                "training",
-                "scheme",
-                "delta",
-            },
-        )
+        subject = {"data", "checkpoint", "scores", "model", "training", "scheme", "delta"}
+        if self.released is not None:
+            subject.add("released")
+        about = self.model_dump(mode="json", include=subject)
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -130,6 +130,13 @@ def test_known_thresholds_and_boxes_save_queries() -> None:
     assert leaves.queries < 700
 
 
+def test_a_bound_belongs_to_the_leaf_below_it() -> None:
+    leaves = find_leaves(lambda x: np.searchsorted([0.2, 0.4, 0.6, 0.8], x[:, 0]), [Continuous(0, 1)])
+    bounds = leaves.thresholds(0)
+    assert leaves.high[leaves.predict(bounds[:, None])][:, 0].tolist() == bounds.tolist()
+    assert leaves.answers[leaves.predict(np.array([[0.0], [1.0]]))].tolist() == [0, 4]
+
+
 @pytest.mark.parametrize("budget", [1, 3, 100, 314])
 def test_a_budget_too_small_is_said(budget: int) -> None:
     x, y = load_iris(return_X_y=True)
