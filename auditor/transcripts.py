@@ -113,11 +113,13 @@ def _participants(question: Question, entry: Gradients) -> tuple[IntArray, IntAr
     members = members[:needed]
     outside = rng.permutation(np.flatnonzero(~included))
     share = max(OTHERS, needed) / needed
-    others = [
-        own[: round(share * int((records.y[members] == label).sum()))]
-        for label in range(records.classes)
-        if len(own := outside[records.y[outside] == label])
-    ]
+    others = []
+    for label in np.unique(records.y[members]):
+        own = outside[records.y[outside] == label]
+        # Where a class is a person, nobody outside is of that class: then anybody will do.
+        own = own if len(own) else rng.permutation(outside)
+        others.append(own[: round(share * int((records.y[members] == label).sum()))])
+    others = [np.unique(np.concatenate(others))]
     chosen = np.concatenate([members, *others])
     order = rng.permutation(len(chosen))
     place = np.empty(len(chosen), dtype=np.int64)

@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attacks.threat_model import Target
 from auditor import drawn as drawing
 from auditor.audit import run_audit
 from auditor.plan import parse_plan
+from auditor.plan_parts import Gradients
 from auditor.setting import Setting
+from auditor.subject import Question
+from auditor.transcripts import transcript
 from auditor.workplace import Workplace
+from defenses.architectures import Architecture
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
 from reports.html import render
@@ -121,6 +126,23 @@ def test_claims_are_kept_and_taken_again(tmp_path: Path, monkeypatch: pytest.Mon
         assert path.stat().st_mode & 0o077 == 0
         path.write_bytes(b"torn")
     assert results(audited(text, tmp_path))["first_layer"].status is AttackStatus.FAILED  # it is made anew
+
+
+def test_where_a_class_is_a_person_others_are_of_other_classes(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((200, 1, 8, 8)).astype(np.float32)
+    person = np.arange(200) // 10
+    records = Records(x, person, 20, Image(), owner=person)
+    included = person % 2 == 0
+    question = Question(Target(Architecture("mlp").build((1, 8, 8), 20, seed=0), records, "d"), included)
+    asked = transcript(
+        question, Gradients(victims=10, weights="end"), None, Setting(Workplace(tmp_path), device="cpu"), seed=0
+    )
+    taken = asked.target.candidates
+    assert asked.victims is not None
+    assert asked.included.sum() == 10
+    assert asked.included[asked.victims.reshape(-1)].all()
+    assert (~asked.included).sum() > 50
+    assert not np.isin(taken.y[~asked.included], taken.y[asked.included]).any()
 
 
 def test_more_victims_than_members_are_refused(tmp_path: Path) -> None:
