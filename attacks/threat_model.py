@@ -141,6 +141,11 @@ class Facts:
     classes: int
     kind: Image | Table
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and the greatest value of a feature; columns of tables are encoded in 0 to 1."""
+        return (self.kind.low, self.kind.high) if isinstance(self.kind, Image) else (0.0, 1.0)
+
 
 @dataclass
 class Tally:

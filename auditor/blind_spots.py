@@ -60,6 +60,6 @@ def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> l
 def _measured(evidence: Sequence[Evidence]) -> str:
     kinds = {entry.attack.claims: None for entry in evidence if entry.status is AttackStatus.RAN}
     words = [WORDS_OF[kind] for kind in kinds]
-    return " and ".join(
-        [", ".join(words[:-1]), words[-1]] if len(words) > 1 else words or ["nothing, since no attack ran"]
-    )
+    if len(words) < 2:
+        return words[0] if words else "nothing, since no attack ran"
+    return f"{', '.join(words[:-1])} and {words[-1]}"

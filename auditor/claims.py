@@ -16,6 +16,7 @@ from auditor.subject import Subject
 from defenses.guarantee import Guarantee, Unaccounted, Unit
 from defenses.records import Inclusion
 from reports.record import Estimate, Finding, Status
+from reports.wording import exact_percent
 
 CLAIM, PROOF, STEP, REBUILT = "PA001", "PA002", "PA003", "PA004"
 MORE = "docs/findings.md"
@@ -161,11 +162,11 @@ def judge_steps(implied: StepAudit, subject: Subject) -> list[Finding]:
 def judge_reconstruction(found: PriorAware) -> Finding:
     """Judge the bound on reconstruction by how often the added record was named."""
     assert found.success.value is not None
-    low = found.success.low or 0.0
+    low, confidence = found.success.low or 0.0, round(found.success.level or 0.0, 5)
     sentence = (
         f"Who knows all other records and sees every step names the added one of {found.candidates} in "
         f"{found.success.value:.1%} of {found.success.n} trained models, surely in {math.floor(1000 * low) / 10:.1f}% "
-        f"({found.success.level:.4g} confidence); the scheme allows {found.bound:.1%}, and guessing gives "
+        f"({exact_percent(confidence)} confidence); the scheme allows {found.bound:.1%}, and guessing gives "
         f"{1 / found.candidates:.1%}"
     )
     if low > found.bound:

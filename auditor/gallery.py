@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from attacks.protocol import Reconstructions
-from attacks.similarity import similarities
 from auditor.evidence import Evidence
 from defenses.records import FloatArray, Image, Records, Table
 from reports.record import GalleryItem, Picture
@@ -29,25 +28,19 @@ def _items(entry: Evidence, *, synthetic: bool) -> list[GalleryItem]:
     found, claim, records = entry.reconstructed, entry.claim, entry.question.target.candidates
     if found is None or not isinstance(claim, Reconstructions):
         return []
-    known = similarities(records.kind)
-    measure = next((one for one in known.values() if one.title == found.measure), known[next(iter(known))])
-    alike = measure(claim.x, records.x)
-    inside, outside = np.flatnonzero(entry.included), np.flatnonzero(~entry.included)
-    own = inside[alike[:, inside].argmax(axis=1)] if found.paired is None else found.paired.record
-    rows = np.arange(len(own))
+    known = found.inside if found.paired is None else found.paired
     items = []
-    for row in np.argsort(-alike[rows, own], kind="stable")[:SHOWN]:
-        other = outside[alike[row, outside].argmax()] if len(outside) else None
+    for row in np.argsort(-known.similarity, kind="stable")[:SHOWN]:
         items.append(
             GalleryItem(
                 attack=entry.attack.name,
                 synthetic=synthetic,
-                measure=measure.title,
+                measure=found.measure,
                 reconstruction=picture(claim.x[row], records),
-                training=picture(records.x[own[row]], records),
-                similarity_training=float(alike[row, own[row]]),
-                holdout=None if other is None else picture(records.x[other], records),
-                similarity_holdout=None if other is None else float(alike[row, other]),
+                training=picture(records.x[known.record[row]], records),
+                similarity_training=float(known.similarity[row]),
+                holdout=picture(records.x[found.outside.record[row]], records),
+                similarity_holdout=float(found.outside.similarity[row]),
             )
         )
     return items

@@ -1,5 +1,6 @@
 """Claims that were made already: an audit that was stopped, or is repeated, does not attack again."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ import torch
 
 import attacks
 from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
+from attacks.threat_model import Target
 from auditor.resolve import parameters_of
 from auditor.subject import Question
 from auditor.workplace import write_private
@@ -43,7 +45,7 @@ class KeptClaims:
         """Return the name of a claim: a digest of attack, target, records, code and versions."""
         about = {
             "attack": [type(attack).__module__, type(attack).__qualname__, parameters_of(attack)],
-            "target": [question.target.digest, question.target.candidates.digest],
+            "target": self._disclosed(question.target),
             "names": names,
             "device": device,
             "threads": torch.get_num_threads(),
@@ -54,6 +56,13 @@ class KeptClaims:
             ],
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:40]
+
+    @staticmethod
+    def _disclosed(target: Target) -> list[object]:
+        """Return what of a target a claim may depend on; a file of records may change under its name."""
+        sent = target.transcript and dataclasses.replace(target.transcript, gradients={})
+        sets = (target.candidates, target.population, target.synthetic)
+        return [target.digest, repr(sent), *(None if one is None else [one.digest, repr(one.kind)] for one in sets)]
 
     def find(self, key: str) -> tuple[Claim, float] | None:
         """Return a claim and the seconds that it took, or None if it is not there or cannot be read."""

@@ -16,6 +16,19 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """For each reconstruction the candidate of one side that is most like it.
+
+    Attributes:
+        record: (r,) the candidate.
+        similarity: (r,) to it.
+    """
+
+    record: IntArray
+    similarity: Float64Array
+
+
+@dataclass(frozen=True)
 class Paired:
     """Reconstructions beside the records behind them, one with one within each participant's batch.
 
@@ -41,7 +54,8 @@ class Reconstructed:
         leakage: Training records against the others.
         least_seen: The smallest planted share of copies, of 1, 3 and 10%, that this very comparison flags; None if it
             flags none of them, so that its silence says nothing.
-        nearest: (r,) the candidate that each reconstruction is most similar to.
+        inside: The training record that each reconstruction is most similar to.
+        outside: The other record that each is most similar to.
         class_means: AUC that the means of each class of candidates reach as reconstructions, which know nobody.
         paired: How near reconstructions come to the very records that they were made of, where that is known.
     """
@@ -51,7 +65,8 @@ class Reconstructed:
     closest: Float64Array
     leakage: RecordLeakage
     least_seen: float | None
-    nearest: IntArray
+    inside: Nearest
+    outside: Nearest
     class_means: float
     paired: Paired | None = None
 
@@ -107,10 +122,16 @@ def compare(
         closest=alike.max(axis=0),
         leakage=leakage,
         least_seen=least,
-        nearest=alike.argmax(axis=1),
+        inside=_nearest(alike, included),
+        outside=_nearest(alike, ~included),
         class_means=_of_class_means(known[name], candidates, included),
         paired=None if victims is None else _paired(alike, candidates, included, victims),
     )
+
+
+def _nearest(alike: Float64Array, side: BoolArray) -> Nearest:
+    of_side = np.where(side, alike, -np.inf)
+    return Nearest(of_side.argmax(axis=1), of_side.max(axis=1))
 
 
 def _of_class_means(measure: Similarity, candidates: Records, included: BoolArray) -> float:

@@ -15,7 +15,7 @@ from attacks.threat_model import Capability, Facts, ThreatModel, View
 from defenses.architectures import Architecture
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
-from defenses.records import FloatArray, Image
+from defenses.records import FloatArray
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -68,7 +68,7 @@ class EquationSolving(Attack):
         Raises:
             NotApplicableError: If the target is not linear, or its answers cannot be taken logarithms of.
         """
-        low, high = _range(view.facts)
+        low, high = view.facts.value_range
         before, reach = view.queries, (high - low) / 2
         for _ in range(_SHRINKS):
             asked = _lines(self.lines, view.facts, reach, rng)
@@ -111,7 +111,7 @@ class _Design:
     """The d + 1 records that are asked about: row i of the discrete Hartley transform, its constant column left out."""
 
     def __init__(self, facts: Facts, reach: float) -> None:
-        self.facts, self.centre, self.reach = facts, sum(_range(facts)) / 2, reach
+        self.facts, self.centre, self.reach = facts, sum(facts.value_range) / 2, reach
         self.size = math.prod(facts.shape) + 1
 
     def blocks(self) -> Iterator[FloatArray]:
@@ -161,7 +161,7 @@ def _lines(count: int, facts: Facts, reach: float, rng: np.random.Generator) -> 
 
 def _around_middle(offsets: Float64Array, facts: Facts) -> FloatArray:
     """Return records that lie at these offsets from the middle of the public range, and never outside it."""
-    low, high = _range(facts)
+    low, high = facts.value_range
     return np.clip(((low + high) / 2 + offsets).astype(np.float32), np.float32(low), np.float32(high))
 
 
@@ -190,7 +190,3 @@ def _module(facts: Facts, weights: Float64Array, bias: Float64Array) -> nn.Modul
         linear.weight.copy_(torch.from_numpy(weights))
         linear.bias.copy_(torch.from_numpy(bias))
     return module.eval()
-
-
-def _range(facts: Facts) -> tuple[float, float]:
-    return (facts.kind.low, facts.kind.high) if isinstance(facts.kind, Image) else (0.0, 1.0)

@@ -65,7 +65,7 @@ class BlackBoxInversion(Attack):
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
         """Return one reconstruction of each class, and say how many reached the confidence and what that cost."""
         facts = view.facts
-        low, high = (facts.kind.low, facts.kind.high) if isinstance(facts.kind, Image) else (0.0, 1.0)
+        low, high = facts.value_range
         basis = slow_basis(facts, self.frequencies)
         y, size = np.arange(facts.classes), basis.shape[1]
         x = np.full((len(y), size), low + (high - low) / 4)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction.layer_order import layers_in_order
-from attacks.reconstruction.probes import probes, public_range
+from attacks.reconstruction.probes import probes
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
@@ -91,7 +91,7 @@ class FirstLayer(Attack):
         weight, bias = (transcript.gradients[first.name(part)].to(x) for part in ("weight", "bias"))
         found = first_layer_inputs(weight, bias, noisy=transcript.noise > 0)
         silence = ~found.isfinite().all(dim=1)
-        low, high = public_range(view.facts)
+        low, high = view.facts.value_range
         found[silence] = (low + high) / 2
         records = found.clamp(low, high).reshape(-1, *view.facts.shape).float().cpu().numpy()
         return Reconstructions(records, _remarks(view, int(silence.sum())))

@@ -9,7 +9,6 @@ from torch import nn
 
 from attacks.protocol import Reconstructions
 from attacks.reconstruction.gradient_leakage import GradientMatching, Leaked
-from attacks.reconstruction.probes import public_range
 from attacks.threat_model import View
 from defenses.progress import OnProgress
 from defenses.records import IntArray
@@ -64,7 +63,7 @@ def match(
         generator=torch.Generator().manual_seed(int(rng.integers(2**63))),
         labels=labels,
         batch_size=transcript.batch_size,
-        value_range=public_range(facts),
+        value_range=facts.value_range,
         on_progress=on_progress,
     )
 
@@ -78,7 +77,7 @@ def claimed(view: View, leaked: Leaked, *, tolerance: float, notes: tuple[str, .
         tolerance: Of the search.
         notes: Further remarks.
     """
-    transcript, (low, high) = view.transcript, public_range(view.facts)
+    transcript, (low, high) = view.transcript, view.facts.value_range
     x = np.clip(leaked.x, low, high).astype(np.float32).reshape(-1, *view.facts.shape)
     remarks = [
         f"{int(leaked.converged.sum())} of {transcript.victims} searches left less than {tolerance:g} of the distance "

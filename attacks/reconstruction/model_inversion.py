@@ -63,7 +63,7 @@ class ModelInversion(Attack):
         """Return `restarts` reconstructions of each class, and say how many reached the confidence."""
         facts, model = view.facts, view.module()
         parameter = next(model.parameters())
-        low, high = _range(facts)
+        low, high = facts.value_range
         y = torch.arange(facts.classes, device=parameter.device).repeat(self.restarts)
         shades = low + (high - low) / 2 * torch.arange(self.restarts).repeat_interleave(facts.classes) / self.restarts
         x = shades.to(parameter).reshape(-1, *[1] * len(facts.shape)).repeat(1, *facts.shape)
@@ -86,10 +86,6 @@ class ModelInversion(Attack):
         reached = int((sure >= self.confidence).sum())
         note = f"{reached} of {len(y)} reconstructions reached a confidence of {self.confidence:g} for their class."
         return Reconstructions(best.float().cpu().numpy(), (note,))
-
-
-def _range(facts: Facts) -> tuple[float, float]:
-    return (facts.kind.low, facts.kind.high) if isinstance(facts.kind, Image) else (0.0, 1.0)
 
 
 def _margin(logits: Tensor, y: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class ParticipantGan(Attack):
 
     def _loss(self, x: Tensor, logits: Tensor, y: Tensor, facts: Facts) -> Tensor:
         """Return what the generator lowers; x (B, *shape) and y (B,) hold the same classes in both halves."""
-        low, high = _range(facts)
+        low, high = facts.value_range
         margin = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
         enough = math.log(self.confidence / (1 - self.confidence))
         one, other = x.flatten(1).chunk(2)
@@ -141,11 +141,7 @@ class _Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Return records (B, *shape) of latent vectors (B, latent) and classes y (B,)."""
-        low, high = _range(self.facts)
+        low, high = self.facts.value_range
         made = self.layers(torch.cat([z, one_hot(y, self.facts.classes).to(z)], dim=1))
         records: Tensor = (low + (high - low) / 2 * (made + 1)).clamp(low, high)
         return records.reshape(-1, *self.facts.shape)
-
-
-def _range(facts: Facts) -> tuple[float, float]:
-    return (facts.kind.low, facts.kind.high) if isinstance(facts.kind, Image) else (0.0, 1.0)

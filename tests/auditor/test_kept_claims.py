@@ -1,0 +1,67 @@
+"""A claim is found again only where nothing has changed that it depends on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attacks.membership.population import Population
+from attacks.protocol import Guesses, MembershipScores
+from attacks.threat_model import Target
+from attacks.transcript import Transcript
+from auditor.kept_claims import KeptClaims
+from auditor.subject import Question
+from defenses.records import Image, Records
+
+
+def records(seed: int) -> Records:
+    rng = np.random.default_rng(seed)
+    return Records(rng.random((5, 1, 2, 2)).astype(np.float32), rng.integers(0, 2, 5), 2, Image())
+
+
+TARGET = Target(
+    nn.Linear(4, 2), records(0), "d", population=records(1), transcript=Transcript({"weight": torch.ones(1, 2)})
+)
+
+
+def key(target: Target, attack: Population | None = None) -> str:
+    question = Question(target, np.ones(5, dtype=np.bool_))
+    return KeptClaims(Path()).key(attack or Population(), question, "plan", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda target: replace(target, digest="e"),
+        lambda target: replace(target, candidates=records(2)),
+        lambda target: replace(target, candidates=replace(target.candidates, kind=Image(-1, 1))),
+        lambda target: replace(target, population=records(2)),
+        lambda target: replace(target, population=None),
+        lambda target: replace(target, synthetic=records(2)),
+        lambda target: replace(target, transcript=replace(target.transcript, clipped=True)),
+    ],
+)
+def test_whatever_an_attack_can_see_names_the_claim(change: Callable[[Target], Target]) -> None:
+    assert key(TARGET) == key(replace(TARGET))
+    assert key(change(TARGET)) != key(TARGET)
+    assert key(TARGET, Population(smallest=7)) != key(TARGET)
+
+
+def test_what_is_kept_comes_back_whole(tmp_path: Path) -> None:
+    kept = KeptClaims(tmp_path / "claims")
+    guesses = Guesses(np.array([1, 2]), np.array([0, 2]), "colour", ("one remark", "another"))
+    kept.keep("g", guesses, 2.5)
+    kept.keep("m", MembershipScores(np.array([0.5, -np.inf])), 1.0)
+    found, seconds = kept.find("g") or (None, 0.0)
+    assert isinstance(found, Guesses)
+    assert seconds == 2.5
+    assert (found.hidden, found.notes) == ("colour", ("one remark", "another"))
+    assert np.array_equal(found.values, guesses.values)
+    scores, _ = kept.find("m") or (None, 0.0)
+    assert isinstance(scores, MembershipScores)
+    assert scores.scores.tolist() == [0.5, -np.inf]
+    assert kept.find("absent") is None
