@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import enum
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from attacks.capabilities import Capability as Capability
+from attacks.capabilities import closure as closure
+from attacks.checks import check_answers, check_parts, check_slopes, understood
 from attacks.transcript import Transcript
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
@@ -23,45 +24,6 @@ if TYPE_CHECKING:
 Float64Array = npt.NDArray[np.float64]
 
 LABEL = "label"  # a hidden value that is no column
-
-
-class Capability(enum.StrEnum):
-    """One thing that a target may disclose.
-
-    `RECORDS` are the candidates themselves, not only what is said of them; `GRADIENTS` what participants of a training
-    sent; `SYNTHETIC` records that were released in place of the real ones.
-    """
-
-    LABELS = "labels"
-    PROBABILITIES = "probabilities"
-    LOGITS = "logits"
-    WEIGHTS = "weights"
-    RECORDS = "records"
-    GRADIENTS = "gradients"
-    SYNTHETIC = "synthetic"
-
-
-_IMPLIES = {
-    Capability.WEIGHTS: (Capability.LOGITS,),
-    Capability.LOGITS: (Capability.PROBABILITIES,),
-    Capability.PROBABILITIES: (Capability.LABELS,),
-    Capability.LABELS: (),
-    Capability.RECORDS: (),
-    Capability.GRADIENTS: (),
-    Capability.SYNTHETIC: (),
-}
-
-
-def closure(capabilities: Iterable[Capability]) -> frozenset[Capability]:
-    """Return the capabilities together with everything that they imply."""
-    found: set[Capability] = set()
-    waiting = list(capabilities)
-    while waiting:
-        capability = waiting.pop()
-        if capability not in found:
-            found.add(capability)
-            waiting += _IMPLIES[capability]
-    return frozenset(found)
 
 
 @dataclass(frozen=True)
@@ -199,9 +161,15 @@ class View:
         return self._tally.count
 
     def module(self) -> nn.Module:
-        """Return a copy of the target itself, in evaluation mode, on the device where it answers."""
+        """Return a copy of the target itself, in evaluation mode, on the device where it answers.
+
+        Raises:
+            NotApplicableError: If it cannot be differentiated: its weights would say no more than its answers do.
+        """
         self._need(Capability.WEIGHTS)
-        return copy.deepcopy(self._model).to(self._device).eval()
+        model = copy.deepcopy(self._model).to(self._device).eval()
+        check_slopes(model, self.facts)
+        return model
 
     @property
     def candidates(self) -> Records:
@@ -240,7 +208,12 @@ class View:
 
     def _ask(self, x: FloatArray) -> Float64Array:
         self._tally.count += len(x)
-        return module_logits(self._model, x, device=self._device)
+        if not len(x):
+            return np.empty((0, self.facts.classes))
+        with understood(x.shape[1:]):
+            logits = module_logits(self._model, x, device=self._device)
+        check_answers(logits, count=len(x), classes=self.facts.classes)
+        return logits
 
     def _need(self, capability: Capability) -> None:
         if capability not in self.access:
@@ -260,13 +233,16 @@ def expose(target: Target, threat_model: ThreatModel, *, device: str = "cpu") ->
 
     Raises:
         NotApplicableError: If the target cannot offer what the threat model discloses; names what is missing.
+        DataError: If parts of the target do not belong together.
     """
     missing = threat_model.missing_in(target.offers)
     if missing:
         raise NotApplicableError(f"needs {' and '.join(missing)}, which this audit does not have")
+    seen = closure(threat_model.access)
+    check_parts(target, seen, population=threat_model.population)
     return View(
         facts=Facts(target.candidates.shape, target.candidates.classes, target.candidates.kind),
-        access=closure(threat_model.access),
+        access=seen,
         digest=target.digest,
         _candidates=_without(target.candidates, threat_model.hidden) if threat_model.candidates else None,
         _model=target.model,

@@ -16,7 +16,7 @@ from auditor.slices import check_slices
 from auditor.sources import load_source
 from auditor.subject import Subject, module_digest
 from defenses.accounting import price
-from defenses.defense import History
+from defenses.defense import Defense, History
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.randomness import derive, stream
@@ -56,7 +56,10 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     except ValueError as error:
         raise PlanError(f"scheme {defense.name!r}: {error}") from error
     store = setting.workplace.store()
-    job = Job(recipe, defense, pool)
+    try:
+        job = Job(recipe, defense, pool, public=outside if len(outside) else None)
+    except ValueError as error:
+        raise PlanError(str(error)) from error
     if plan.white_box is not None or plan.prior_aware is not None:
         step_claim(job)  # a scheme whose steps cannot be tested says so before anything is trained
     ensemble = store.train(
@@ -73,7 +76,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         model=model,
         candidates=pool,
         digest=module_digest(model),
-        guarantee=_with_assumptions(price(defense, history, delta=plan.judged_delta), plan, pool),
+        guarantee=_with_assumptions(price(defense, history, delta=plan.judged_delta), plan, pool, defense),
         population=outside if len(outside) else None,
         shadows=ShadowSource(
             job,
@@ -119,12 +122,16 @@ def _drawn(records: Records, data: Data) -> tuple[Records, Records]:
     return pool, rest.take(np.arange(data.population))
 
 
-def _with_assumptions(found: Guarantee | Unaccounted, plan: Plan, records: Records) -> Guarantee | Unaccounted:
+def _with_assumptions(
+    found: Guarantee | Unaccounted, plan: Plan, records: Records, defense: Defense
+) -> Guarantee | Unaccounted:
     if isinstance(found, Unaccounted):
         return found
     extra = []
     if plan.seed is not None:
         extra.append("the run is for audit use only: its seed stands in the plan, and who knows it knows the noise")
+    if defense.uses_public:
+        extra.append("the records of the population are public: nobody of the training set is among them")
     if not getattr(records.kind, "public_domain", True):
         extra.append("value ranges and categories were read from the data and are taken as public")
     return replace(found, assumptions=(*found.assumptions, *extra))

@@ -12,6 +12,7 @@ import dp_accounting
 from dp_accounting import pld, rdp
 
 from defenses.defense import Defense, History
+from defenses.events import without_pure
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 
 _RELATIONS = {
@@ -51,6 +52,27 @@ def account(event: Any, *, delta: float, neighboring: Neighboring = Neighboring.
         raise ValueError(f"delta is {delta}; it must be in [0, 1), and well below 1 / records to mean anything")
     if isinstance(event, Unaccounted):
         return event
+    pure, rest = without_pure(event)
+    if rest is not None and not pure.counts:
+        return _account(rest, delta=delta, neighboring=neighboring)
+    if rest is None:
+        name = "sum of pure budgets" if delta == 0 else "optimal composition of pure budgets (PLD of dp_accounting)"
+        return Guarantee(pure.epsilon_at(delta), delta, neighboring, accountant=name, epsilon_at=pure.epsilon_at)
+    found = _account(rest, delta=delta, neighboring=neighboring)
+    if isinstance(found, Unaccounted):
+        return found
+    assert found.epsilon_at is not None
+    of_rest = found.epsilon_at
+    return Guarantee(
+        found.epsilon + pure.total,
+        delta,
+        neighboring,
+        accountant=f"{found.accountant}, plus pure budgets of {pure.total:.4g}",
+        epsilon_at=lambda at: of_rest(at) + pure.total,
+    )
+
+
+def _account(event: Any, *, delta: float, neighboring: Neighboring) -> Guarantee | Unaccounted:
     version = importlib.metadata.version("dp-accounting")
     exact = _composed(pld.PLDAccountant, event, neighboring)
     renyi = None

@@ -6,25 +6,47 @@ What happens to the records (`prepare`), to each gradient (`gradient`), to the u
 
 import abc
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from defenses.front import Front
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Neighboring, Unit
 from defenses.recipe import Recipe
-from defenses.records import Records
+from defenses.records import BoolArray, Records
 from defenses.sampling import Lots
 from defenses.updates import UpdateRule
+
+if TYPE_CHECKING:
+    from defenses.ensemble import Ensemble
+    from defenses.job import Job
+    from defenses.progress import OnProgress
 
 
 class Sampler(enum.Enum):
     """How lots are drawn."""
 
     POISSON = "each record by its own coin, at every step"
+    POISSON_BY_LABEL = "each record by its own coin, and one step for the records of each label"
     SHUFFLE = "one shuffled pass per epoch"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What one model trains on instead of its records.
+
+    Attributes:
+        records: What it trains on; their number and shape may differ from those of the records.
+        facts: Public facts about the preparation, JSON-ready: what the scheme releases beside the model.
+        front: What every query to the model goes through from then on, and `records` went through already.
+    """
+
+    records: Records
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    front: Front | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,9 @@ class Defense(abc.ABC):
         sampler: How it draws its lots.
         neighboring: Relation that its guarantee is stated for.
         unit: Whose presence it hides.
+        uses_public: Whether it needs records that are public (of the same shape, outside every training).
+        trains_itself: Whether its training is not the engine's loop; it then has a `train` of its own.
+        label_smoothing: Share of the target that the cross-entropy spreads over all classes, in [0, 1).
     """
 
     name: ClassVar[str]
@@ -60,13 +85,28 @@ class Defense(abc.ABC):
     sampler: ClassVar[Sampler] = Sampler.SHUFFLE
     neighboring: ClassVar[Neighboring] = Neighboring.ADD_REMOVE
     unit: ClassVar[Unit] = Unit.RECORD
+    uses_public: ClassVar[bool] = False
+    trains_itself: ClassVar[bool] = False
+    label_smoothing: float = 0.0
 
-    def prepare(self, records: Records, rng: np.random.Generator) -> tuple[Records, Mapping[str, Any]]:
-        """Return what the model trains on instead of `records`, and the public facts about it (default: as they are).
+    def prepare(self, records: Records, rng: np.random.Generator, *, public: Records | None = None) -> Prepared:
+        """Return what a model trains on instead of `records` (default: as they are); called once per model.
 
-        Called once per model on the records that this model trains on; row order and number must be kept.
+        Args:
+            records: The records that this model trains on.
+            rng: This model's own stream.
+            public: Public records, where the job has some and the scheme uses them.
         """
-        return records, {}
+        return Prepared(records)
+
+    def train(
+        self, job: "Job", included: BoolArray, seeds: Sequence[int], *, device: str, on_progress: "OnProgress"
+    ) -> "Ensemble":
+        """Train K models in a way of the scheme's own; asked only where `trains_itself`.
+
+        Arguments as in `defenses.training.train`, which a scheme may call for jobs under other schemes.
+        """
+        raise NotImplementedError(f"scheme {self.name!r} trains by the engine's loop")
 
     def gradient(self, lots: Lots) -> GradientRule | None:
         """Return the rule for per-example gradients, or None for the plain mean over the lot."""

@@ -4,9 +4,9 @@ A rule never sees a gradient, only norms, so the engine may compute them in what
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,46 @@ class GradientRule(Protocol):
 
     def release(self, sums: Tensors, statistic_sums: Tensor, state: Tensors, noise: Noise) -> tuple[Tensors, Tensors]:
         """Return the noisy sums and the next state; called once per logical step, on one model's sums."""
+        ...
+
+
+@runtime_checkable
+class LotRule(GradientRule, Protocol):
+    """A rule that must see the norms of the whole lot before it weighs any: the lot is then passed twice."""
+
+    def prepare_step(self, norms: Tensor, y: Tensor, mask: Tensor, state: Tensors, noise: Noise) -> Tensors:
+        """Return the state for this step's `factors` and `release`, from the norms (B, G) and labels of a model's lot.
+
+        Rows that are not real (mask) hold anything. What is chosen here looks at private norms: `event` must price it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What a rule may look at between epochs; each is computed when it is asked for.
+
+    Attributes:
+        epoch: Epochs done.
+        right_on_members: () -> (n,) bool, which of its own training records the model gets right. They are private.
+        right_on_public: () -> (p,) bool, the same on public records; empty where the job has none.
+    """
+
+    epoch: int
+    right_on_members: Callable[[], Tensor]
+    right_on_public: Callable[[], Tensor]
+
+
+@runtime_checkable
+class ReviewedRule(GradientRule, Protocol):
+    """A rule whose schedule reacts to how the model does, or that stops it."""
+
+    def review(self, state: Tensors, measures: Measures, noise: Noise) -> Tensors:
+        """Return the state for the next epoch; called after every epoch. `event` must price what was looked at."""
+        ...
+
+    def done(self, state: Tensors) -> bool:
+        """Return whether the model takes no further step."""
         ...
 
 

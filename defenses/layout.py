@@ -19,9 +19,9 @@ import torch
 from defenses.defense import Sampler
 from defenses.executors import Executor, InProcess, Processes
 from defenses.job import Job
-from defenses.memory import freed_memory_is_kept
+from defenses.memory import freed_memory_is_kept, is_out_of_memory
 from defenses.sampling import poisson_lots, shuffled_lots
-from defenses.stack import Stack, is_out_of_memory
+from defenses.stack import Stack
 
 # A run of fewer model-steps is over before a measurement would be.
 WORTH_MEASURING_STEPS = 1000
@@ -99,7 +99,7 @@ def choose_layout(job: Job, models: int, device: torch.device) -> Layout:
     """
     usual = usual_layout(job, models, device)
     steps = models * job.recipe.lots.steps
-    if steps < WORTH_MEASURING_STEPS:
+    if steps < WORTH_MEASURING_STEPS or job.defense.trains_itself:
         return usual
     with freed_memory_is_kept():
         if _seconds_if_it_fits(job, usual.width, device) * steps < WORTH_WIDTHS_SECONDS:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 # Parameters of mallopt(3) in glibc: above what size blocks are mapped on their own, how much free space is kept.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # the most that glibc accepts
@@ -42,3 +44,8 @@ def _glibc() -> Any:
     except (OSError, AttributeError):
         return None
     return library
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory ran out, on whatever device."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

@@ -7,6 +7,7 @@ weighted sum ("book-keeping", Bu et al. 2022, "Differentially Private Optimizati
 network that cannot be taken apart like this falls back to `vmap(grad)`, which materialises every gradient.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -29,10 +30,12 @@ class PerExampleGradients:
         module: The network; its parameters' values are not used. It gets hooks, so it must be the engine's own copy.
         rule: Turns norms into weights.
         shape: Shape of one record.
+        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
     """
 
-    def __init__(self, module: nn.Module, rule: GradientRule, shape: Shape) -> None:
+    def __init__(self, module: nn.Module, rule: GradientRule, shape: Shape, *, label_smoothing: float = 0.0) -> None:
         self.module, self.rule = module, rule
+        self._loss = functools.partial(F.cross_entropy, label_smoothing=label_smoothing)
         self.names = [name for name, _ in module.named_parameters()]
         self.groups = rule.groups(self.names)
         self._mapped = True  # until the network is seen not to map over examples
@@ -96,7 +99,7 @@ class PerExampleGradients:
 
     def _by_example(self, parameters: Tensors, x: Tensor, y: Tensor) -> dict[str, PerExample]:
         def loss(parameters: Tensors, x: Tensor, y: Tensor) -> Tensor:
-            return F.cross_entropy(functional_call(self.module, parameters, (x[None],)), y[None])
+            return self._loss(functional_call(self.module, parameters, (x[None],)), y[None])
 
         def one_by_one() -> Tensors:
             each = [grad(loss)(parameters, *one) for one in zip(x, y, strict=True)]
@@ -119,7 +122,7 @@ class PerExampleGradients:
         def loss(taps: Tensors) -> tuple[Tensor, Tensors]:
             with self._recording(taps) as record:
                 logits = functional_call(self.module, parameters, (x,))
-            return F.cross_entropy(logits, y, reduction="sum"), dict(record)
+            return self._loss(logits, y, reduction="sum"), dict(record)
 
         taps = {path: x.new_zeros((len(x), *shape[1:])) for path, shape in self._shapes.items()}
         returned, inputs = grad(loss, has_aux=True)(taps)

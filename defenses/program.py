@@ -31,6 +31,7 @@ class Program:
         sums: With a rule: (parameters, x, y, indices, mask, views, rule state) -> weighted sums, summed statistics
             (K, S), whether all norms were finite (K,).
         careful_sums: The same at some cost, with examples dropped whose norm is not finite.
+        norms: With a rule: (parameters, x, y, indices, mask, views) -> norms (K, B, G).
         move: With a rule: (parameters, released sums, update state, rates) -> parameters, update state.
 
     Raises:
@@ -48,17 +49,19 @@ class Program:
         _refuse(self._module, recipe.architecture.name, ruled=self.rule is not None)
         self._norms = batch_norm.stand_in(self._module)
         self._normaliser = recipe.lots.batch_size
+        self._smoothing = defense.label_smoothing
         if self.rule is None:
             self._mean_gradients = _over_models(self._mean_gradient, shared=(2, 3))
             self.step = Graph(self._plain_step, name="the training step")
         else:
-            self._examples = PerExampleGradients(self._module, self.rule, shape)
+            self._examples = PerExampleGradients(self._module, self.rule, shape, label_smoothing=self._smoothing)
             self.sums = Graph(_over_models(self._sums, shared=(1, 2)), name="the clipped sum")
             careful = functools.partial(self._sums, careful=True)
             self.careful_sums = Graph(
                 _over_models(careful, shared=(1, 2)), name="the clipped sum of a lot with overflow"
             )
             self.move = Graph(self._move, name="the update")
+            self.norms = Graph(_over_models(self._example_norms, shared=(1, 2)), name="the norms")
 
     def numbers(self, x: Tensor) -> tuple[int, int]:
         """Return the largest and the total count of numbers that one example's gradient takes; x is one record."""
@@ -85,7 +88,8 @@ class Program:
         def loss(parameters: Tensors) -> tuple[Tensor, batch_norm.Moments]:
             for layer in self._norms.values():
                 layer.mask = mask
-            losses = F.cross_entropy(functional_call(self._module, parameters, (drawn,)), labels, reduction="none")
+            logits = functional_call(self._module, parameters, (drawn,))
+            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self._smoothing)
             return (losses * mask).sum() / mask.sum().clamp(min=1), batch_norm.moments(self._norms)
 
         gradients, moments = grad(loss, has_aux=True)(parameters)
@@ -105,6 +109,11 @@ class Program:
     ) -> tuple[Tensors, Tensor, Tensor]:
         drawn, labels = self._gather(x, y, indices, views)
         return self._examples.sums(parameters, drawn, labels, mask, state, careful=careful)
+
+    def _example_norms(
+        self, parameters: Tensors, x: Tensor, y: Tensor, indices: Tensor, mask: Tensor, views: Tensor
+    ) -> Tensor:
+        return self._examples.norms(parameters, *self._gather(x, y, indices, views))
 
     def _move(self, parameters: Tensors, released: Tensors, state: Tensors, rates: Tensor) -> tuple[Tensors, Tensors]:
         """Divide by the public normaliser and take the step."""

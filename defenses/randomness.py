@@ -47,7 +47,7 @@ def stream(seed: int, *names: Name) -> np.random.Generator:
 
 
 class Noise:
-    """Gaussian noise for one model and one step, on the device where it is added.
+    """Gaussian and Laplace noise for one model and one step, on the device where it is added.
 
     On the CPU its bits are the key stream of AES-128 in counter mode under the stream's whole 128 bits, so who sees the
     iterates but not the seed cannot tell it from true randomness; torch's own CPU generator keeps 32 bits of a seed,
@@ -63,6 +63,8 @@ class Noise:
 
     def __init__(self, seed: int, *names: Name, device: torch.device, compiled: bool = False) -> None:
         self._here, self._there, self._compiled = None, None, compiled
+        self._gammas: np.random.Generator | None = None
+        self._seed, self._names = seed, names
         if device.type == "cpu":
             key = derive(seed, *names).to_bytes(16, "big")
             self._here = Cipher(algorithms.AES128(key), modes.CTR(bytes(16))).encryptor()
@@ -76,6 +78,34 @@ class Noise:
         first = next(iter(like.values()))
         drawn = self._draw(sum(sizes), first.dtype, first.device)
         return {name: part.view_as(like[name]) for name, part in zip(like, torch.split(drawn, sizes), strict=True)}
+
+    def laplace(self, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return standard Laplace noise (density exp(-|x|) / 2) in the shapes and type of `like`; draws afresh."""
+        return self.laplace_sums(like, 1)
+
+    def laplace_sums(self, like: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+        """Return, for every coordinate, the sum of `count` independent standard Laplace deviates.
+
+        That is the difference of two gamma deviates of shape `count`; they come from NumPy's Philox with a key of 128
+        bits on every device. With a count of 0 the sums are 0.
+
+        Args:
+            like: name -> tensor, for shapes, type and device.
+            count: At least 0.
+        """
+        if count < 0:
+            raise ValueError(f"count is {count}; it must be at least 0")
+
+        if self._gammas is None:
+            self._gammas = np.random.Generator(np.random.Philox(key=derive(self._seed, *self._names, "gamma")))
+        gamma = self._gammas.standard_gamma
+
+        def drawn(value: Tensor) -> Tensor:
+            shape = tuple(value.shape)
+            sums = gamma(count, shape) - gamma(count, shape)
+            return torch.as_tensor(sums, dtype=value.dtype, device=value.device)
+
+        return {name: drawn(value) for name, value in like.items()}
 
     def _draw(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         if self._here is None:

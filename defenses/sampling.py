@@ -90,3 +90,17 @@ def shuffled_lots(lots: Lots, included: BoolArray, *, seed: int, epoch: int) -> 
     """
     order = stream(seed, "sampling", epoch).permutation(np.flatnonzero(included))
     return [order[start : start + lots.batch_size] for start in range(0, len(order), lots.batch_size)]
+
+
+def by_label(lots: list[IntArray], labels: list[IntArray], classes: int) -> list[IntArray]:
+    """Cut every lot into one lot per label, in the order of the labels; some may be empty.
+
+    Args:
+        lots: Index arrays.
+        labels: The labels of each lot's records.
+        classes: Number of labels C.
+
+    Returns:
+        C index arrays for every lot.
+    """
+    return [lot[own == label] for lot, own in zip(lots, labels, strict=True) for label in range(classes)]

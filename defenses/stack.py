@@ -4,24 +4,25 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from defenses.architectures import Shape
+from defenses.bank import load_bank
 from defenses.defense import Defense, Sampler
 from defenses.ensemble import Ensemble, Trace
 from defenses.errors import TrainingError
+from defenses.front import released_weights, with_front
+from defenses.gradients import LotRule, Measures, ReviewedRule
 from defenses.job import Job
 from defenses.probe import Probe, Probed, Reading
 from defenses.program import Program
-from defenses.randomness import Noise, stream
+from defenses.randomness import Noise
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, IntArray
-from defenses.sampling import poisson_lots, shuffled_lots
+from defenses.sampling import by_label, poisson_lots, shuffled_lots
 from defenses.updates import Tensors, along
 
 # What per-example gradients may take at once; larger lots are split into micro-batches, which changes memory and
@@ -84,8 +85,10 @@ class Stack:
         self.job, self.included, self.seeds, self.device, self.compiled = job, included, seeds, device, compiled
         recipe, records = job.recipe, job.records
         dtype = recipe.precision.dtype
-        self.program = _program(_Kind(recipe, job.defense, records.shape, records.classes, device))
-        modules = [recipe.architecture.build(records.shape, records.classes, seed=seed, dtype=dtype) for seed in seeds]
+        self.bank = load_bank(job, included, seeds, device=device, dtype=dtype)
+        shape, self.x, self.y = self.bank.shape, self.bank.x, self.bank.y
+        self.program = _program(_Kind(recipe, job.defense, shape, records.classes, device))
+        modules = [recipe.architecture.build(shape, records.classes, seed=seed, dtype=dtype) for seed in seeds]
         if job.initial is not None:
             for module in modules:
                 module.load_state_dict({name: value[0] for name, value in job.initial.parameters.items()})
@@ -101,7 +104,6 @@ class Stack:
         self.rule_states: list[Tensors] = [
             {name: value.to(device) for name, value in rule.initial().items()} if rule else {} for _ in seeds
         ]
-        self._load_records(dtype)
         self._largest_lot = self._affordable(share) if rule else None
         self._common: frozenset[int] = frozenset()
         self._probed = None if probe is None else self._attach(probe)
@@ -114,33 +116,12 @@ class Stack:
             )
         return Probed(probe, self.program.rule, _model(self.parameters, 0))
 
-    def _load_records(self, dtype: torch.dtype) -> None:
-        """Put what each model trains on on the device; models whose scheme leaves the records alone share one copy."""
-        records, banks = self.job.records, []
-        self.offsets = np.zeros(len(self.seeds), dtype=np.int64)
-        self.facts: list[dict[str, Any]] = []
-        for k, seed in enumerate(self.seeds):
-            own = records.take(self.included[k])
-            prepared, facts = self.job.defense.prepare(own, stream(seed, "prepare"))
-            self.facts.append(dict(facts))
-            if prepared is own:
-                continue
-            bank = (records.x.copy(), records.y.copy())
-            bank[0][self.included[k]], bank[1][self.included[k]] = prepared.x, prepared.y
-            banks.append(bank)
-            self.offsets[k] = len(banks) * len(records)
-        x = np.concatenate([records.x, *(bank[0] for bank in banks)]) if banks else records.x
-        y = np.concatenate([records.y, *(bank[1] for bank in banks)]) if banks else records.y
-        self.x = torch.from_numpy(np.ascontiguousarray(x)).to(self.device, dtype)
-        self.y = torch.from_numpy(np.ascontiguousarray(y)).to(self.device)
-
     def run(self, meter: Callable[[int], None]) -> Ensemble:
         """Train to the end, calling the meter with the number of models after every epoch, and return the models."""
-        recipe = self.job.recipe
-        poisson = self.job.defense.sampler is Sampler.POISSON
-        draw = poisson_lots if poisson else shuffled_lots
+        recipe, rule = self.job.recipe, self.program.rule
+        done = [False] * len(self.seeds)
         for epoch in range(recipe.lots.epochs):
-            lots = [draw(recipe.lots, self.included[k], seed=seed, epoch=epoch) for k, seed in enumerate(self.seeds)]
+            lots = [[] if done[k] else self._lots(k, epoch) for k in range(len(self.seeds))]
             steps = [
                 [drawn[position] if position < len(drawn) else None for drawn in lots]
                 for position in range(max(len(drawn) for drawn in lots))
@@ -148,18 +129,48 @@ class Stack:
             if epoch == 0:
                 self._common = self._common_capacities(steps)
             for position, now in enumerate(steps):
-                progress = [(epoch + position / len(drawn)) / recipe.lots.epochs for drawn in lots]
+                progress = [(epoch + position / max(len(drawn), 1)) / recipe.lots.epochs for drawn in lots]
                 self.step(now, progress, (epoch, position))
+            if isinstance(rule, ReviewedRule):
+                done = [done[k] or self._reviewed(rule, k, epoch) for k in range(len(self.seeds))]
             meter(len(self.seeds))
         self._refuse_divergence()
+        return self._ensemble()
+
+    def _lots(self, k: int, epoch: int) -> list[IntArray]:
+        """Draw the lots of one model's epoch."""
+        lots, sampler, included = self.job.recipe.lots, self.job.defense.sampler, self.bank.included[k]
+        draw = shuffled_lots if sampler is Sampler.SHUFFLE else poisson_lots
+        drawn = draw(lots, included, seed=self.seeds[k], epoch=epoch)
+        if sampler is not Sampler.POISSON_BY_LABEL:
+            return drawn
+        return by_label(drawn, [self.bank.labels(k, lot) for lot in drawn], self.job.records.classes)
+
+    def _reviewed(self, rule: ReviewedRule, k: int, epoch: int) -> bool:
+        """Let the rule look at how one model does, and return whether it stops."""
+        weights = _model(self.parameters | self.buffers, k)
+        right = functools.partial(_right, self.module, weights)
+        measures = Measures(
+            epoch + 1, lambda: right(*self.bank.of(k)), lambda: right(*self.bank.public(k, self.job.public))
+        )
+        noise = Noise(self.seeds[k], "review", epoch, device=self.device)
+        self.rule_states[k] = rule.review(self.rule_states[k], measures, noise)
+        return rule.done(self.rule_states[k])
+
+    def _ensemble(self) -> Ensemble:
+        """Return the models as they are now."""
+        architecture, weights = self.job.recipe.architecture, self.parameters | self.buffers
+        if self.bank.fronts:
+            architecture = with_front(architecture, self.bank.fronts[0])
+            weights = released_weights(weights, self.bank.stacked_fronts)
         return Ensemble(
-            recipe.architecture,
+            architecture,
             self.job.records.shape,
             self.job.records.classes,
-            {name: value.cpu() for name, value in (self.parameters | self.buffers).items()},
+            {name: value.cpu() for name, value in weights.items()},
             tuple(
                 Trace(facts, {name: value.tolist() for name, value in state.items()})
-                for facts, state in zip(self.facts, self.rule_states, strict=True)
+                for facts, state in zip(self.bank.facts, self.rule_states, strict=True)
             ),
         )
 
@@ -178,12 +189,14 @@ class Stack:
         old = self.parameters, self.buffers, self.update_state
         if self.program.rule is None:
             capacity = self._rounded(max(len(lot) for lot in lots if lot is not None))
-            lot = self._padded(lots, views, 0, capacity)
+            lot = self.bank.padded(lots, views, 0, capacity)
             graph, compiled = self.program.step, self._compile_for(capacity)
             new = graph(*old, rates, self.x, self.y, *lot, compiled=compiled)
         else:
+            if isinstance(self.program.rule, LotRule):
+                self._prepare_step(self.program.rule, lots, views, step)
             sums, statistics = self._sums(lots, views)
-            released = self._release(sums, statistics, step)
+            released = self._release(sums, statistics, lots, step)
             moved = self.program.move(self.parameters, released, self.update_state, rates, compiled=self.compiled)
             new = moved[0], self.buffers, moved[1]
             if self._probed is not None:
@@ -193,6 +206,24 @@ class Stack:
             new = tuple(_keep(active, *pair) for pair in zip(new, old, strict=True))
         self.parameters, self.buffers, self.update_state = new
 
+    def _prepare_step(
+        self, rule: LotRule, lots: Sequence[IntArray | None], views: Sequence[IntArray | None], step: tuple[int, int]
+    ) -> None:
+        """Show each model's rule the norms of its whole lot."""
+        longest = max((len(lot) for lot in lots if lot is not None), default=0)
+        capacity = self._micro_batch(longest)
+        found = []
+        for start in range(0, max(longest, 1), capacity):
+            lot = self.bank.padded(lots, views, start, capacity)
+            compiled = self._compile_for(capacity)
+            norms = self.program.norms(self.parameters, self.x, self.y, *lot, compiled=compiled)
+            found.append((norms, self.y[lot[0]], lot[1]))
+        norms, labels, mask = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        for k, seed in enumerate(self.seeds):
+            if lots[k] is not None:
+                noise = Noise(seed, "selection", *step, device=self.device)
+                self.rule_states[k] = rule.prepare_step(norms[k], labels[k], mask[k], self.rule_states[k], noise)
+
     def _sums(self, lots: Sequence[IntArray | None], views: Sequence[IntArray | None]) -> tuple[Tensors, Tensor]:
         """Return weighted and summed per-example gradients, and summed statistics (K, S)."""
         states = {name: torch.stack([state[name] for state in self.rule_states]) for name in self.rule_states[0]}
@@ -201,7 +232,7 @@ class Stack:
         sums: Tensors = {}
         statistics: Tensor | None = None
         for start in range(0, max(longest, 1), capacity):
-            lot = self._padded(lots, views, start, capacity)
+            lot = self.bank.padded(lots, views, start, capacity)
             arguments = (self.parameters, self.x, self.y, *lot, states)
             # Asking whether all norms are finite would make a GPU wait at every step, so there it is not asked.
             compiled, asked = self._compile_for(capacity), self.device.type == "cpu"
@@ -213,11 +244,16 @@ class Stack:
         assert statistics is not None
         return sums, statistics
 
-    def _release(self, sums: Tensors, statistics: Tensor, step: tuple[int, int]) -> Tensors:
+    def _release(
+        self, sums: Tensors, statistics: Tensor, lots: Sequence[IntArray | None], step: tuple[int, int]
+    ) -> Tensors:
         """Hand each model's sums, with a probe's canaries, to the rule, with that model's own noise for this step."""
         assert self.program.rule is not None
         released = []
         for k, seed in enumerate(self.seeds):
+            if lots[k] is None:  # this model takes no step
+                released.append(_model(sums, k))
+                continue
             own, state = (_model(sums, k), statistics[k]), self.rule_states[k]
             if self._probed is not None:
                 own = self._probed.added(*own, state, seed, step)
@@ -283,27 +319,9 @@ class Stack:
             for lot, seed in zip(lots, self.seeds, strict=True)
         ]
 
-    def _padded(
-        self, lots: Sequence[IntArray | None], views: Sequence[IntArray | None], start: int, capacity: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (K, capacity) record indices, a mask of those that are real, and (K, capacity, 3) views."""
-        indices = np.repeat(self.offsets[:, None], capacity, axis=1)
-        mask = np.zeros(indices.shape, dtype=np.bool_)
-        seen = np.zeros((*indices.shape, 3 if self.job.recipe.augmentation else 0), dtype=np.int64)
-        for k, (lot, view) in enumerate(zip(lots, views, strict=True)):
-            if lot is None:
-                continue
-            part = lot[start : start + capacity]
-            indices[k, : len(part)] = part + self.offsets[k]
-            mask[k, : len(part)] = True
-            if view is not None:
-                seen[k, : len(part)] = view[start : start + capacity]
-        there = [torch.from_numpy(array).to(self.device) for array in (indices, mask, seen)]
-        return there[0], there[1], there[2]
-
     def _refuse_divergence(self) -> None:
         finite = torch.stack([value.flatten(1).isfinite().all(1) for value in self.parameters.values()]).all(0)
-        some = self.x[: min(64, len(self.job.records))]
+        some = self.x[:64]
         weights = self.parameters | self.buffers
         with torch.no_grad():  # weights can be finite and so large that no answer is
             each = [{name: value[k] for name, value in weights.items()} for k in range(len(self.seeds))]
@@ -321,10 +339,12 @@ def _keep(active: Tensor, new: Tensors, old: Tensors) -> Tensors:
     return {name: torch.where(along(active, value), value, old[name]) for name, value in new.items()}
 
 
+def _right(module: nn.Module, weights: Tensors, x: Tensor, y: Tensor) -> Tensor:
+    """Return which records a model gets right, (n,) bool."""
+    with torch.no_grad():
+        said = [functional_call(module, weights, (part,)).argmax(1) for part in torch.split(x, 4096)]
+    return torch.cat(said) == y if len(x) else torch.zeros(0, dtype=torch.bool)
+
+
 def _model(stacked: Tensors, k: int) -> Tensors:
     return {name: value[k] for name, value in stacked.items()}
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory ran out, on whatever device."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)

@@ -187,6 +187,7 @@ def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> t
         "defense": [type(job.defense).__module__, type(job.defense).__qualname__, _plain(job.defense)],
         "records": job.records.digest,
         "initial": None if job.initial is None else _weights_digest(job.initial),
+        "public": job.public.digest if job.public is not None and job.defense.uses_public else None,
         "device": device,
         "torch": torch.__version__,
         "code": digest_of_training(job.recipe.architecture.name, type(job.defense).__module__),

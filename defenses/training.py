@@ -16,11 +16,11 @@ from defenses.ensemble import Ensemble, concatenate
 from defenses.errors import TrainingError
 from defenses.job import Job as Job
 from defenses.layout import usual_layout
-from defenses.memory import freed_memory_is_kept
+from defenses.memory import freed_memory_is_kept, is_out_of_memory
 from defenses.probe import Probe
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray
-from defenses.stack import Stack, is_out_of_memory
+from defenses.stack import Stack
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,10 @@ def train(
     if probe is not None and len(set(seeds)) < len(seeds):
         raise ValueError("two models have the same seed, by which a probe tells them apart; give each its own")
     place = resolve_device(device)
+    if job.defense.trains_itself:
+        if probe is not None:
+            raise TrainingError(f"scheme {job.defense.name!r} trains in its own way, which no probe can watch")
+        return job.defense.train(job, included, seeds, device=str(place), on_progress=on_progress)
     wide = width or usual_layout(job, len(seeds), place).width
     meter = _Meter(job, included, on_progress)
     parts = []

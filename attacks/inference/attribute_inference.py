@@ -174,12 +174,10 @@ class AttributeInference(Attack):
         """Return the likeliest category of each candidate, with and without the target.
 
         Raises:
-            NotApplicableError: If records have no such categorical column, or there is no population record.
+            NotApplicableError: If records have no such categorical column.
         """
         column = hidden_column(view.facts.kind, self.attribute)
         candidates, population = view.candidates, view.population
-        if not len(population):
-            raise NotApplicableError("learns the hidden column from population records, and the population is empty")
         values, seed = codes_of(population.x, column), int(rng.integers(2**31))
         asked, known = without(candidates, column), without(population, column)
         on_progress(Progress("imputing the hidden column", 0, 2))

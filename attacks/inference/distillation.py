@@ -15,7 +15,6 @@ from attacks.protocol import Attack, ExtractedModel, Stolen
 from attacks.threat_model import Capability, Facts, ThreatModel, View
 from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
-from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import FloatArray, Image, Records, Table
 
@@ -79,14 +78,8 @@ class Distillation(Attack):
         return ThreatModel(frozenset({answers}), population=True, candidates=False)
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> ExtractedModel:
-        """Return a copy at every budget, and the student that never saw an answer.
-
-        Raises:
-            NotApplicableError: If there is no population record, or the target's answers are not finite.
-        """
+        """Return a copy at every budget, and the student that never saw an answer."""
         population, before = view.population, view.queries
-        if not len(population):
-            raise NotApplicableError("there is no population record to ask the target about")
         # Not a classifier under audit, which only the training loop trains, but an attacker's student on soft labels.
         student = _Student(view.facts, population, self.own_labels, seed=int(rng.integers(2**62)))
         answers = _Answers(view, self.labels_only)
@@ -131,11 +124,6 @@ class _Answers:
             return
         view = self.view
         said = np.eye(view.facts.classes)[view.labels(x)] if self.labels_only else view.probabilities(x)
-        broken = int((~np.isfinite(said).all(axis=1)).sum())
-        if broken:
-            raise NotApplicableError(
-                f"the target answered {broken} of {len(x)} records with values that are not finite"
-            )
         self.x.append(x)
         self.said.append(said)
 

@@ -166,11 +166,7 @@ def _around_middle(offsets: Float64Array, facts: Facts) -> FloatArray:
 
 
 def _log_probabilities(view: View, x: FloatArray) -> Float64Array:
-    said = view.probabilities(x)
-    broken = int((~np.isfinite(said).all(axis=1)).sum())
-    if broken:
-        raise NotApplicableError(f"the target answered {broken} of {len(x)} records with values that are not finite")
-    return np.asarray(np.log(np.maximum(said, _LEAST)))
+    return np.asarray(np.log(np.maximum(view.probabilities(x), _LEAST)))
 
 
 def _centred(values: Float64Array) -> Float64Array:

@@ -182,11 +182,9 @@ class SinglingOut(Attack):
         """Return which candidates meet each condition.
 
         Raises:
-            NotApplicableError: If records have no columns, or no row was released.
+            NotApplicableError: If records have no columns.
         """
         cells, synthetic = cells_of(view.candidates), cells_of(view.synthetic)
-        if not len(synthetic):
-            raise NotApplicableError("makes conditions from released rows, and none was released")
         assert isinstance(view.facts.kind, Table)
         numeric = np.array([*(not column.categories for column in view.facts.kind.columns), False])
         columns = min(self.columns, len(numeric))

@@ -9,7 +9,6 @@ from attacks.inference.attribute_inference import codes_of, filled, hidden_colum
 from attacks.membership.nearest_synthetic import distances, in_parts
 from attacks.protocol import Attack, Guesses
 from attacks.threat_model import Capability, ThreatModel, View
-from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Column, Records
 
@@ -91,13 +90,10 @@ class SyntheticAttributeInference(Attack):
         """Return the likeliest category of each candidate, with and without the released rows.
 
         Raises:
-            NotApplicableError: If records have no such categorical column, no row was released, or there is no
-                population record.
+            NotApplicableError: If records have no such categorical column.
         """
         column = hidden_column(view.facts.kind, self.attribute)
         records, population = view.candidates, view.population
-        if not len(population):
-            raise NotApplicableError("learns the hidden column from population records, and the population is empty")
         on_progress(Progress("imputing the hidden column", 0, 2))
         prior = imputed(
             without(population, column),

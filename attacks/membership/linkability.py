@@ -103,7 +103,7 @@ class Linkability(Attack):
         """Return minus the rows that link each candidate, and say how many a single row links.
 
         Raises:
-            NotApplicableError: If records have no columns, or no row was released.
+            NotApplicableError: If records have no columns.
         """
         kind, records, released = view.facts.kind, view.candidates, view.synthetic
         if not isinstance(kind, Table) or not kind.columns:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from attacks.protocol import Attack, MembershipScores
 from attacks.similarity import mixed_distance, mse
 from attacks.threat_model import Capability, ThreatModel, View
-from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import IntArray, Records, Table
 
@@ -41,13 +40,7 @@ def distances(records: Records, released: Records) -> Float64Array:
 
 
 def in_parts(records: Records, released: Records, *, pairs: int = _PAIRS) -> Iterator[IntArray]:
-    """Return which records to compare at a time, so that no more than `pairs` pairs, or one record, are compared.
-
-    Raises:
-        NotApplicableError: If no row was released.
-    """
-    if not len(released):
-        raise NotApplicableError("compares records with released rows, and none was released")
+    """Return which records to compare at a time, so that no more than `pairs` pairs, or one record, are compared."""
     step = max(1, pairs // len(released))
     return (np.arange(start, min(start + step, len(records))) for start in range(0, len(records), step))
 
@@ -107,11 +100,7 @@ class NearestSynthetic(Attack):
             raise ValueError(f"loneliness is {self.loneliness}; it must be a finite weight of at least 0")
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
-        """Return how near the nearest released row is to each candidate, negated.
-
-        Raises:
-            NotApplicableError: If no row was released.
-        """
+        """Return how near the nearest released row is to each candidate, negated."""
         records, released = view.candidates, view.synthetic
         scores = np.zeros(len(records))
         for part in in_parts(records, released):

@@ -10,11 +10,15 @@ from scipy.special import log_softmax
 from attacks.membership.signals import log_probability, logit_confidence
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View
+from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 
 Float64Array = npt.NDArray[np.float64]
 
 SMALLEST_CLASS = 200
+FEWEST = 20
+"""Fewest outputs on members, and on others, that a classifier is learned from."""
+
 MOST_CLASSES = 100
 
 
@@ -68,7 +72,11 @@ class ShadowClassifier(Attack):
             raise ValueError(f"shadows is {self.shadows}, rows {self.rows}; at least 1 and 100 are needed")
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
-        """Return the classifier's log-odds of membership for every candidate."""
+        """Return the classifier's log-odds of membership for every candidate.
+
+        Raises:
+            NotApplicableError: If shadow models say too little of members, or of others.
+        """
         said = view.shadows.each(self.shadows, on_progress=on_progress)
         included, y = view.shadows.included(self.shadows), view.candidates.y
         total = included.size
@@ -81,6 +89,11 @@ class ShadowClassifier(Attack):
             features[mine] = output_features(one.logits[record[mine]], y[record[mine]])
         members, of, classes = included[shadow, record], y[record], view.candidates.classes
         seed = int(rng.integers(2**31))
+        if not _enough(members):
+            raise NotApplicableError(
+                f"learns from {int(members.sum())} outputs on members and {int((~members).sum())} on others, and needs "
+                f"{FEWEST} of each: train more shadow models"
+            )
         if not self.per_class:
             return MembershipScores(_log_odds(features, members, target, classes, seed))
         scores, pooled = np.empty(len(y)), 0
@@ -88,10 +101,14 @@ class ShadowClassifier(Attack):
             theirs, asked = of == label, y == label
             if not asked.any():
                 continue
-            if theirs.sum() < SMALLEST_CLASS or len(np.unique(members[theirs])) < 2:
+            if theirs.sum() < SMALLEST_CLASS or not _enough(members[theirs]):
                 theirs, pooled = np.ones_like(theirs), pooled + 1
             scores[asked] = _log_odds(features[theirs], members[theirs], target[asked], classes, seed)
         return MembershipScores(scores, (f"{pooled} small classes took the pooled classifier.",) if pooled else ())
+
+
+def _enough(members: npt.NDArray[np.bool_]) -> bool:
+    return bool(min(members.sum(), (~members).sum()) >= FEWEST)
 
 
 def _log_odds(

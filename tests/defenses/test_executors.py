@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from defenses.architectures import Architecture
-from defenses.defense import Defense, History
+from defenses.defense import Defense, History, Prepared
 from defenses.ensemble import Ensemble
 from defenses.errors import PlanError, TrainingError
 from defenses.executors import Executor, InProcess, Processes, RayTasks
@@ -251,11 +251,11 @@ class Held(Defense):
     paper = "none"
     folder: str
 
-    def prepare(self, records: Records, rng: np.random.Generator) -> tuple[Records, dict[str, Any]]:
+    def prepare(self, records: Records, rng: np.random.Generator, *, public: Records | None = None) -> Prepared:
         (Path(self.folder) / str(os.getpid())).touch()
         while not (Path(self.folder) / "go").exists():
             time.sleep(0.01)
-        return records, {"folder": self.folder}
+        return Prepared(records, {"folder": self.folder})
 
     def event(self, history: History) -> None:
         return None

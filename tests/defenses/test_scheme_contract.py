@@ -1,6 +1,8 @@
 """What every scheme must do; schemes are found by discovery, so a new file is covered without touching this one."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History
+from defenses.ensemble import Ensemble
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
@@ -31,11 +34,16 @@ def pool() -> Records:
     return Records(rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 2, 40), 2, Table((), "y", ()))
 
 
+def public() -> Records:
+    rng = np.random.default_rng(5)
+    return Records(rng.normal(size=(30, 6)).astype(np.float32), rng.integers(0, 2, 30), 2, Table((), "y", ()))
+
+
 def test_it_trains_and_is_a_function_of_its_seed(defense: Defense) -> None:
     recipe = Recipe(architecture=Architecture("mlp", {"hidden": [4]}), lots=LOTS)
     included = np.random.default_rng(1).random((2, 40)) < 0.5
     included[1] = included[0]
-    job = Job(recipe, defense, pool())
+    job = Job(recipe, defense, pool(), public=public())
     first, again = (train(job, included, [1, 2], device="cpu") for _ in range(2))
     for name, value in first.parameters.items():
         assert torch.equal(value, again.parameters[name])
@@ -50,10 +58,22 @@ def test_it_is_priced_by_the_accountant_or_says_why_not(defense: Defense) -> Non
         assert found.neighboring is defense.neighboring
 
 
-def test_preparing_keeps_rows(defense: Defense) -> None:
-    prepared, facts = defense.prepare(pool(), np.random.default_rng(0))
-    assert len(prepared) == 40
-    assert isinstance(dict(facts), dict)
+def test_what_it_prepares_is_public_as_json_and_goes_through_its_front(defense: Defense) -> None:
+    records = pool()
+    prepared = defense.prepare(records, np.random.default_rng(0), public=public())
+    json.dumps(dict(prepared.facts), allow_nan=False)
+    assert prepared.records.classes == records.classes
+    if prepared.front is not None:
+        assert prepared.front.apply_to(records.x).shape[1:] == prepared.records.shape
+
+
+def test_what_it_trained_comes_back_from_a_file(defense: Defense, tmp_path: Path) -> None:
+    recipe = Recipe(architecture=Architecture("mlp", {"hidden": [4]}), lots=LOTS)
+    ensemble = train(Job(recipe, defense, pool(), public=public()), np.ones((1, 40), bool), [1], device="cpu")
+    ensemble.save(tmp_path / "model.safetensors")
+    again = Ensemble.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.logits(pool().x), ensemble.logits(pool().x))
+    assert again.logits(pool().x).shape == (1, 40, 2)
 
 
 def test_it_is_described(defense: Defense) -> None:
