@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from auditor import metrics
 from auditor.bound_types import EpsilonBound
 from auditor.bounds import OneRunAudit, one_run_from_scores
@@ -13,8 +16,8 @@ from auditor.plan import Plan
 from auditor.prior_aware import PriorAware
 from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
-from defenses.guarantee import Guarantee, Unaccounted, Unit
-from defenses.records import Inclusion
+from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
+from defenses.records import BoolArray, Inclusion, IntArray
 from reports.record import Estimate, Finding, Status
 from reports.wording import exact_percent
 
@@ -39,32 +42,51 @@ def confidence_of_claims(plan: Plan) -> float:
 
 
 def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> Shown:
-    """Return the best one-run bound over the attacks that ran, corrected for having the choice."""
-    if subject.split.inclusion is not Inclusion.INDEPENDENT:
+    """Return the best one-run bound over the attacks that ran, corrected for having the choice.
+
+    Where each coin chose one of a pair, the pair is the trial: which of the two scores is higher is the guess, and the
+    bound is about replacing a record.
+    """
+    split = subject.split
+    if split.inclusion not in (Inclusion.INDEPENDENT, Inclusion.SWAPPED):
         return Shown(
             None,
-            reason=f"membership was {subject.split.inclusion.value}; a bound on epsilon needs fair coins",
+            reason=f"membership was {split.inclusion.value}; a bound on epsilon needs fair coins",
         )
     ran = [entry for entry in evidence if entry.ranks and of_the_model(entry, subject)]
     if not ran:
         return Shown(None, reason="no attack that ranks records ran")
     audits = []
     for entry in ran:
-        scores, included, _ = entry.by_unit
+        scores, included = entry.by_unit[:2] if split.pair is None else _by_pair(entry, split.pair)
         audit = one_run_from_scores(
             scores,
             included,
-            inclusion=subject.split.inclusion,
+            inclusion=Inclusion.INDEPENDENT,  # of the coins, whatever their two sides are
             delta=plan.judged_delta,
             confidence=confidence_of_claims(plan),
-            probability=subject.split.probability,
+            probability=split.probability,
             comparisons=len(ran),
         )
         audits.append((audit, entry.attack.name))
     best, name = max(audits, key=lambda found: found[0].bound.lower)
     if subject.target.candidates.units is not None:  # whole groups were in or out together
         best = replace(best, bound=replace(best.bound, unit=Unit.USER))
+    if split.pair is not None:
+        best = replace(best, bound=replace(best.bound, neighboring=Neighboring.REPLACE_ONE))
     return Shown(best, attack=name)
+
+
+def _by_pair(entry: Evidence, pair: IntArray) -> tuple[npt.NDArray[np.float64], BoolArray]:
+    """Return, for each pair of units, how much higher the first scores than the second, and whether it was in."""
+    scores, included, _ = entry.by_unit
+    if entry.units is not None:
+        pair = pair[np.unique(entry.units, return_index=True)[1]]
+    order = np.argsort(pair, kind="stable")
+    first, second = order[pair[order] >= 0].reshape(-1, 2).T
+    with np.errstate(invalid="ignore"):
+        ahead = scores[first] - scores[second]
+    return np.where(np.isnan(ahead), 0.0, ahead), included[first]  # two infinities of one sign tell nothing
 
 
 def of_the_model(entry: Evidence, subject: Subject) -> bool:

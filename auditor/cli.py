@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from auditor.compare import command as comparing
 from auditor.debug_dp.command import EPILOG, debug_dp
 from auditor.guarded import Debug, Quiet, guarded
+from auditor.reproduce import command as reproducing
 
 app = typer.Typer(
     name="auditor",
@@ -190,7 +192,9 @@ def gate(
     raise typer.Exit(result.exit_code)
 
 
+app.command(epilog=comparing.EPILOG)(comparing.compare)
 app.command(name="debug-dp", epilog=EPILOG)(debug_dp)
+app.command(epilog=reproducing.EPILOG)(reproducing.reproduce)
 
 
 @app.command()

@@ -161,9 +161,15 @@ def load_plan(path: Path) -> Plan:
 def parse_plan(text: str) -> Plan:
     """Read a plan from TOML text; see `load_plan`."""
     try:
-        return Plan.model_validate(tomllib.loads(text))
+        return parse_table(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"the plan is not TOML: {error}") from error
+
+
+def parse_table(table: dict[str, Any]) -> Plan:
+    """Read a plan from the content of its file; see `load_plan`."""
+    try:
+        return Plan.model_validate(table)
     except ValidationError as error:
         raise PlanError("; ".join(_sentence(dict(problem)) for problem in error.errors())) from error
 

@@ -18,7 +18,7 @@ from auditor.subject import Subject, module_digest
 from defenses.accounting import price
 from defenses.defense import Defense, History
 from defenses.errors import PlanError
-from defenses.guarantee import Guarantee, Unaccounted
+from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.randomness import derive, stream
 from defenses.records import Inclusion, Records, Split
 from defenses.training import Job
@@ -44,12 +44,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     pool, outside = _drawn(load_source(data, setting), data)
     check_slices(plan.slices, pool)
     root = plan.seed if plan.seed is not None else setting.workplace.secret_seed(plan.subject_digest)
-    split = Split(
-        canary=np.arange(len(pool)),
-        included=pool.coins(stream(root, "coins"), 0.5),
-        population=np.arange(len(pool), len(pool) + len(outside)),
-        inclusion=Inclusion.INDEPENDENT,
-    )
+    split = _split(pool, len(outside), stream(root, "coins"), defense.neighboring)
     recipe = resolve_recipe(plan.training, architecture, round(split.probability * len(pool)))
     try:
         defense.gradient(recipe.lots)  # a scheme that cannot be calibrated for this run says so now
@@ -101,6 +96,22 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         control=control,
         control_reason=reason,
         seed_commitment=commitment,
+    )
+
+
+def _split(pool: Records, outside: int, rng: np.random.Generator, neighboring: Neighboring) -> Split:
+    """Draw who is in by fair coins whose two sides are neighbours in the sense of the scheme."""
+    pair = None
+    if neighboring is Neighboring.REPLACE_ONE:
+        included, pair = pool.swaps(rng)
+    else:
+        included = pool.coins(rng, 0.5)
+    return Split(
+        canary=np.arange(len(pool)),
+        included=included,
+        population=np.arange(len(pool), len(pool) + outside),
+        inclusion=Inclusion.INDEPENDENT if pair is None else Inclusion.SWAPPED,
+        pair=pair,
     )
 
 

@@ -134,6 +134,28 @@ class Records:
         drawn: BoolArray = rng.random(place.max() + 1) < probability
         return drawn[place]
 
+    def swaps(self, rng: np.random.Generator) -> tuple[BoolArray, IntArray]:
+        """Draw who is in so that the number of units is fixed: units are paired at random, and one of each pair is in.
+
+        Which of a pair is in says its own fair coin: the other choice replaces one unit by another. An odd one is out.
+
+        Returns:
+            Who is in, (n,) bool, and the pair of each record, (n,) int64, -1 for those that are in none.
+        """
+        if self.units is None:
+            place = np.arange(len(self))
+        else:
+            _, place = np.unique(self.units, return_inverse=True)
+        count = int(place.max()) + 1 if len(place) else 0
+        order = rng.permutation(count)[: count // 2 * 2].reshape(-1, 2)
+        pair = np.full(count, -1, dtype=np.int64)
+        pair[order] = np.arange(len(order))[:, None]
+        first = rng.random(len(order)) < 0.5
+        lower = np.sort(order, axis=1)
+        included = np.zeros(count, dtype=np.bool_)
+        included[np.where(first, lower[:, 0], lower[:, 1])] = True
+        return included[place], pair[place]
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over features, labels and shape; two sets are the same data exactly if it agrees."""
@@ -156,6 +178,7 @@ class Inclusion(enum.Enum):
     """How it was decided which candidates the target trained on; a bound refuses a design it was not made for."""
 
     INDEPENDENT = "each candidate by its own fair coin, before training"
+    SWAPPED = "one of each pair of candidates by a fair coin, before training"
     FIXED = "fixed by somebody else, not drawn at random"
     PAIRED_RUNS = "independent runs that differ in one record"
 
@@ -170,6 +193,7 @@ class Split:
         population: (z,) int64 indices of records that neither the target nor any shadow trains on.
         inclusion: How `included` came about.
         probability: Chance with which each canary was included (public); for FIXED, the share that was.
+        pair: (m,) int64 for SWAPPED: which pair a canary belongs to, -1 for none; else None.
     """
 
     canary: IntArray
@@ -177,8 +201,11 @@ class Split:
     population: IntArray
     inclusion: Inclusion
     probability: float = 0.5
+    pair: IntArray | None = None
 
     def __post_init__(self) -> None:
+        if (self.pair is not None) is not (self.inclusion is Inclusion.SWAPPED):
+            raise ValueError(f"inclusion is {self.inclusion.name}; pairs are given exactly if it is SWAPPED")
         if self.canary.shape != self.included.shape:
             raise ValueError(f"{len(self.canary)} canaries but {len(self.included)} inclusion bits; give one each")
         if np.intersect1d(self.canary, self.population).size:

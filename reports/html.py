@@ -1,40 +1,15 @@
 """A report as one HTML file that needs nothing else: no script, no network, figures inside."""
 
-import base64
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from importlib import resources
-
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
 
 from reports import figures, markdown, wording
-from reports.measures import EPSILON, measure
-from reports.reading import attacks_in_order, attacks_left_out, carrying_finding, measures_in_order, worst_first
-from reports.record import GalleryItem, GuaranteeRecord, Report, Status
+from reports.measures import EPSILON
+from reports.page import fill
+from reports.reading import attacks_in_order, attacks_left_out, carrying_finding, worst_first
+from reports.record import GalleryItem, Report
 from reports.toml_text import toml_text
-
-_TONES = {
-    Status.VIOLATED: "bad",
-    Status.LEAKS: "bad",
-    Status.ERROR: "warn",
-    Status.INCONCLUSIVE: "warn",
-    Status.NOT_COMPARABLE: "warn",
-    Status.CONSISTENT: "fine",
-    Status.WITHIN: "fine",
-    Status.INFORMATION: "note",
-}
-
-# Beside the word, so that a glance works without colour; no tick anywhere, because no audit says "safe".
-_MARKS = {"bad": "\u2715", "warn": "?", "fine": "\u25cb", "note": "i"}
-
-_KINDS = {
-    "confidence": "confidence bound",
-    "credible": "credible bound (Bayesian)",
-    "implied": "implied bound (takes sampling and steps on trust)",
-}
 
 
 def render(report: Report) -> str:
@@ -47,19 +22,15 @@ def render(report: Report) -> str:
         The whole file as text; the same record gives the same bytes. Everything from the record is escaped, and the
         content security policy allows nothing but the one style sheet and images that are in the file.
     """
-    css = _read("report.css")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     finding = carrying_finding(report)
     roc = figures.roc(report)
     has_epsilon = _has_epsilon(report)
     attacks = attacks_in_order(report)
-    return _template().render(
+    return fill(
+        "report.html.jinja",
         report=report,
         subject=report.subject,
         provenance=report.provenance,
-        css=Markup(css),  # ours, not the record's
-        policy=policy,
         findings=worst_first(report.findings),
         tally=_tally(report),
         roc_figure=roc,
@@ -89,54 +60,6 @@ def _by_attack(gallery: Sequence[GalleryItem]) -> dict[str, list[GalleryItem]]:
     for item in gallery:
         found.setdefault(item.attack, []).append(item)
     return found
-
-
-def _read(name: str) -> str:
-    return resources.files("reports").joinpath(name).read_text(encoding="utf-8")
-
-
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "bound": lambda bound, missing: wording.sentence_case(markdown.bound_in_words(bound, missing=missing)),
-        "control": wording.control,
-        "count": wording.count,
-        "data_uri": _data_uri,
-        "exact_percent": wording.exact_percent,
-        "finding_limit": wording.finding_limit,
-        "found": wording.found,
-        "guarantee": _guarantee,
-        "guessing": _guessing,
-        "in_order": measures_in_order,
-        "kind": lambda kind: _KINDS.get(kind.lower(), kind),
-        "mark": lambda status: _MARKS[_TONES[status]],
-        "meaning": lambda status: wording.STATUS_MEANINGS[status],
-        "most_exposed": lambda slices: sorted(slices, key=lambda one: -(one.measures["auc"].value or 0)),
-        "measure_title": lambda name: measure(name).title,
-        "parts": wording.parts,
-        "plain": wording.plain,
-        "relation": wording.relation,
-        "score": lambda score: wording.amount(score, None),
-        "short_digest": wording.short_digest,
-        "thousands": lambda number: f"{number:,}",
-        "tone": lambda status: _TONES[status],
-        "unit": lambda unit: f"one {unit.lower()}" if unit else "unit not stated",
-        "word": lambda status: wording.STATUS_WORDS[status],
-    }
-    return environment.from_string(_read("report.html.jinja"))
-
-
-def _data_uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
-
-
-def _guarantee(guarantee: GuaranteeRecord | None, missing: str) -> str:
-    return wording.sentence_case(markdown.guarantee_in_words(guarantee, missing=missing))
-
-
-def _guessing(name: str) -> str:
-    baseline = measure(name).baseline
-    return wording.DASH if baseline is None else wording.limit(baseline, name)
 
 
 def _has_epsilon(report: Report) -> bool:

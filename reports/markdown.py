@@ -29,7 +29,8 @@ def escape(text: str) -> str:
     return _SPECIAL.sub(lambda found: "&#64;" if found[1] == "@" else f"\\{found[1]}", one_line)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table; cells stand for themselves, an empty one is a dash."""
     lines = ["| " + " | ".join(head) + " |", "|" + "|".join(" --- " for _ in head) + "|"]
     return lines + ["| " + " | ".join(escape(cell) or wording.DASH for cell in row) + " |" for row in rows]
 
@@ -108,7 +109,7 @@ def summary(report: Report) -> str:
         ]
         for finding in worst_first(report.findings)
     ]
-    lines += _table(["Status", "Finding", "Limit", "Found", "n", "On a model known to leak"], rows)
+    lines += table(["Status", "Finding", "Limit", "Found", "n", "On a model known to leak"], rows)
     epsilons = report.epsilons
     lines += [
         "",
@@ -147,5 +148,5 @@ def to_markdown(result: GateResult) -> str:
         ]
         for row in result.rows
     ]
-    table = _table(["Outcome", "Check", "Limit", "Found", "Why"], rows)
-    return "\n".join(["## Privacy gate", "", f"**{escape(result.sentence)}**", "", *table, ""])
+    lines = table(["Outcome", "Check", "Limit", "Found", "Why"], rows)
+    return "\n".join(["## Privacy gate", "", f"**{escape(result.sentence)}**", "", *lines, ""])

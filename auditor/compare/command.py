@@ -1,0 +1,75 @@
+"""`auditor compare`: the command; what it imports at the top is light."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from auditor.guarded import Debug, Quiet, guarded
+
+if TYPE_CHECKING:
+    from reports.comparison import ComparedRun
+
+EPILOG = (
+    "Exit codes: 0 nothing promised is contradicted; 1 something is; 2 usage or plan error; 4 a run failed, so the "
+    "comparison is incomplete."
+)
+
+
+def compare(
+    plan: Annotated[Path, typer.Argument(help="Plan of the comparison (TOML): [data], [training], [[schemes]].")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the page; compare-<plan name> by default.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
+    ] = None,
+    work_dir: Annotated[
+        Path, typer.Option("--work-dir", help="Private folder for trained models and secrets; makes runs resumable.")
+    ] = Path(".auditor"),
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")] = "auto",
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Let the plan name package.module:factory, which runs that code.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Audit several schemes and budgets on one data set: epsilon claimed, proved and shown, accuracy and cost."""
+    with guarded(debug=debug):
+        from auditor.compare.plan import load_compare_plan
+        from auditor.compare.run import run_comparison
+        from auditor.display import shown_progress
+        from auditor.setting import Setting
+        from auditor.workplace import Workplace
+        from reports.comparison import Place, place_of
+        from reports.comparison_page import comparison_markdown, headline, render_comparison
+
+        chosen = load_compare_plan(plan)
+        folder = out or Path(f"compare-{plan.stem}")
+        for name in ("comparison.json", "comparison.html", "summary.md"):
+            (folder / name).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def said(number: int, count: int, run: "ComparedRun") -> None:
+            typer.echo(f"{number} of {count}: {run.name}: {place_of(run)}", err=True)
+
+        with shown_progress(quiet=quiet) as on_progress:
+            setting = Setting(
+                workplace=Workplace(work_dir),
+                plan_folder=plan.parent,
+                data_dir=data_dir,
+                device=device,
+                allow_code=allow_code,
+                on_progress=on_progress,
+            )
+            found = run_comparison(chosen, setting, folder, on_run=said)
+        (folder / "comparison.json").write_text(found.to_json())
+        (folder / "summary.md").write_text(comparison_markdown(found))
+        (folder / "comparison.html").write_text(render_comparison(found))
+        places = [place_of(run) for run in found.runs]
+        code = 1 if Place.CONTRADICTED in places else 4 if Place.FAILED in places else 0
+        typer.echo(comparison_markdown(found))
+        typer.echo(headline(found))
+        typer.echo(f"Page: {folder / 'comparison.html'} (exit code {code})")
+    raise typer.Exit(code)

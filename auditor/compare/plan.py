@@ -1,0 +1,142 @@
+"""The plan of a comparison: an audit plan without a scheme, and a list of schemes with the budgets to try."""
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from auditor.plan import Plan, parse_table
+from auditor.plan_parts import Part
+from defenses.errors import PlanError
+
+
+class Entry(Part):
+    """One scheme: its name, what it is called here, what of it varies, and its other fields.
+
+    `training` overrides keys of [training] for this scheme: each needs its own learning rate.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    label: str | None = None
+    vary: str | None = None
+    values: tuple[float, ...] = Field(default=(), min_length=0)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The keys that are the scheme's own fields."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One audit of a comparison.
+
+    Attributes:
+        label: What its scheme is called.
+        varied: The field that varies, or None.
+        value: Its value here.
+        plan: The audit's own plan.
+    """
+
+    label: str
+    varied: str | None
+    value: float | None
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """A comparison.
+
+    Attributes:
+        title: What it is called.
+        cells: Its audits, in order.
+        content: The plan as it was written, JSON-ready.
+    """
+
+    title: str
+    cells: tuple[Cell, ...]
+    content: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the plan's content."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()
+
+
+def load_compare_plan(path: Path) -> ComparePlan:
+    """Read the plan of a comparison from a TOML file.
+
+    Raises:
+        PlanError: If the file cannot be read, is not TOML, or a key or value does not fit.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"plan {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"the plan is not TOML: {error}") from error
+    return compare_plan(content)
+
+
+def compare_plan(content: dict[str, Any]) -> ComparePlan:
+    """Make the plan of a comparison from the content of its file; see `load_compare_plan`."""
+    base = dict(content)
+    listed = base.pop("schemes", None)
+    if not isinstance(listed, list) or not listed:
+        raise PlanError("key 'schemes' is missing: a comparison lists at least one [[schemes]] with its name")
+    if "scheme" in base:
+        raise PlanError("[scheme] is for a single audit; a comparison lists [[schemes]]")
+    if "data" not in base:
+        raise PlanError("a comparison trains its targets: it needs [data]")
+    cells: list[Cell] = []
+    for number, raw in enumerate(listed):
+        try:
+            entry = Entry.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in ("schemes", number, *first["loc"]))
+            raise PlanError(f"{place}: {first['msg']}") from error
+        cells += _cells(base, entry)
+    names = [(cell.label, cell.varied, cell.value) for cell in cells]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise PlanError(f"schemes: {twice[0]!r} is listed twice with the same value; give one of them a `label`")
+    return ComparePlan(str(base.get("title", "comparison")), tuple(cells), content)
+
+
+def _cells(base: dict[str, Any], entry: Entry) -> list[Cell]:
+    if (entry.vary is None) is not (not entry.values):
+        raise PlanError(f"schemes: {entry.name!r} needs both `vary` (a field) and `values` (a list), or neither")
+    if entry.vary in entry.parameters:
+        raise PlanError(f"schemes: {entry.name!r} varies {entry.vary!r} and fixes it too; leave one of them out")
+    label = entry.label or entry.name
+    found = []
+    for value in entry.values or (None,):
+        varied = {} if value is None or entry.vary is None else {entry.vary: _number(value)}
+        table = dict(base)
+        table["scheme"] = {"name": entry.name, **entry.parameters, **varied}
+        table["training"] = {**base.get("training", {}), **entry.training}
+        said = label if value is None else f"{label}, {entry.vary} {value:g}"
+        table["title"] = f"{base.get('title', 'comparison')}: {said}"
+        try:
+            plan = parse_table(table)
+        except PlanError as error:
+            raise PlanError(f"schemes, {said}: {error}") from error
+        found.append(Cell(label, entry.vary, value, plan))
+    return found
+
+
+def _number(value: float) -> float | int:
+    """Return a whole number as an int: a field may want one."""
+    return int(value) if value == int(value) else value

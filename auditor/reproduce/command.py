@@ -1,0 +1,63 @@
+"""`auditor reproduce`: the command; what it imports at the top is light."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from auditor.guarded import Debug, Quiet, guarded
+
+EPILOG = "Exit codes: 0 it ran, whatever came out; 2 usage error; 4 it broke. A figure that differs is a result."
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="P1, P2, P3 or P5.")],
+    scale: Annotated[
+        float | None,
+        typer.Option("--scale", help="Share of the paper's own size, in (0, 1]; by default what two cores can do."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the page; reproduce-<paper> by default.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
+    ] = None,
+    work_dir: Annotated[
+        Path, typer.Option("--work-dir", help="Private folder for trained models; makes runs resumable.")
+    ] = Path(".auditor"),
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")] = "auto",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Do a source paper's experiment again and print every figure it states beside ours."""
+    with guarded(debug=debug):
+        import json
+
+        from auditor.display import shown_progress
+        from auditor.plan import nearest
+        from auditor.reproduce import experiments
+        from auditor.setting import Setting
+        from auditor.workplace import Workplace
+        from defenses.errors import PlanError
+        from reports.reproduction_page import render_reproduction, reproduction_markdown
+
+        known = experiments()
+        if paper.upper() not in known:
+            raise PlanError(f"paper {paper!r} is unknown, {nearest(paper.upper(), list(known))}")
+        experiment = known[paper.upper()]
+        share = experiment.DEFAULT_SCALE if scale is None else scale
+        if not 0 < share <= 1:
+            raise PlanError(f"scale is {share}; it must be in (0, 1], the share of the paper's own size")
+        folder = out or Path(f"reproduce-{paper.lower()}")
+        folder.mkdir(parents=True, exist_ok=True)
+        with shown_progress(quiet=quiet) as on_progress:
+            setting = Setting(workplace=Workplace(work_dir), data_dir=data_dir, device=device, on_progress=on_progress)
+            found = experiment.reproduce(share, setting)
+        text = reproduction_markdown(found)
+        plain = json.loads(found.model_dump_json())
+        (folder / "reproduction.json").write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
+        (folder / "reproduction.html").write_text(render_reproduction(found))
+        (folder / "summary.md").write_text(text)
+        typer.echo(text)
+        typer.echo(f"Page: {folder / 'reproduction.html'}")

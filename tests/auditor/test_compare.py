@@ -1,0 +1,136 @@
+"""Comparisons: plans that are refused before anything is trained, runs that fail, contradictions, a second run."""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from auditor.cli import app
+from auditor.compare.plan import compare_plan
+from auditor.compare.run import run_comparison
+from auditor.setting import Setting
+from auditor.workplace import Workplace
+from defenses.errors import PlanError
+from defenses.events import PureDpEvent
+from defenses.guarantee import Guarantee
+from defenses.schemes import schemes
+from defenses.schemes.none import NoDefense
+from reports.comparison import Comparison, Place, place_of
+from reports.comparison_page import comparison_markdown, headline, render_comparison
+
+PLAN = """
+title = "digits under schemes"
+seed = 3
+delta = 1e-5
+[data]
+source = "digits"
+pool = 400
+[model]
+architecture = "mlp"
+options = { hidden = [64] }
+[training]
+epochs = 60
+batch_size = 50
+learning_rate = 0.5
+[[attacks]]
+name = "loss_threshold"
+"""
+
+
+def content(more: str) -> dict[str, Any]:
+    return tomllib.loads(PLAN + more)
+
+
+@dataclass(frozen=True)
+class Liar(NoDefense):
+    """Claims what it does not do."""
+
+    name = "liar"
+    title = "a scheme that promises too much"
+
+    def claimed(self, history: object) -> Guarantee:
+        return Guarantee(0.01, 1e-5, self.neighboring)
+
+    def event(self, history: object) -> object:
+        return PureDpEvent(0.01)
+
+
+@pytest.fixture
+def with_liar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("auditor.resolve.schemes", lambda: schemes() | {"liar": Liar})
+
+
+def test_each_value_is_an_audit_of_its_own_with_its_own_training() -> None:
+    plan = compare_plan(
+        content(
+            '[[schemes]]\nname = "none"\n'
+            '[[schemes]]\nname = "dp_sgd"\nvary = "epsilon"\nvalues = [1, 8]\ntraining = { learning_rate = 2.0 }\n'
+        )
+    )
+    assert [(cell.label, cell.value) for cell in plan.cells] == [("none", None), ("dp_sgd", 1), ("dp_sgd", 8)]
+    assert [cell.plan.training.learning_rate for cell in plan.cells if cell.plan.training] == [0.5, 2.0, 2.0]
+    assert plan.cells[2].plan.scheme is not None
+    assert plan.cells[2].plan.scheme.parameters == {"epsilon": 8}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("", "key 'schemes' is missing"),
+        ('[scheme]\nname = "none"\n[[schemes]]\nname = "none"', r"\[scheme\] is for a single audit"),
+        ('[[schemes]]\nvary = "epsilon"', r"schemes\.0\.name"),
+        ('[[schemes]]\nname = "dp_sgd"\nvary = "epsilon"', "needs both `vary`"),
+        ('[[schemes]]\nname = "dp_sgd"\nvalues = [1]', "needs both `vary`"),
+        ('[[schemes]]\nname = "dp_sgd"\nvary = "epsilon"\nvalues = [1]\nepsilon = 2', "varies 'epsilon' and fixes it"),
+        ('[[schemes]]\nname = "none"\n[[schemes]]\nname = "none"', "listed twice"),
+        ('[[schemes]]\nname = "none"\ntraining = { rate = 1 }', "schemes, none: key 'training.rate' is unknown"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(more: str, message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        compare_plan(content(more))
+
+
+def test_a_scheme_that_does_not_exist_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    plan = compare_plan(content('[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sdg"\nepsilon = 1'))
+    with pytest.raises(PlanError, match="did you mean 'dp_sgd'"):
+        run_comparison(plan, Setting(Workplace(tmp_path / "work")), tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_contradiction_is_a_finding_and_a_failure_is_a_row(with_liar: None, tmp_path: Path) -> None:
+    more = (
+        '[[schemes]]\nname = "none"\n[[schemes]]\nname = "liar"\n'
+        '[[schemes]]\nname = "none"\nlabel = "too fast"\ntraining = { learning_rate = 1e30 }\n'
+    )
+    plan, setting = compare_plan(content(more)), Setting(Workplace(tmp_path / "work"))
+    found = run_comparison(plan, setting, tmp_path / "out")
+    assert [place_of(run) for run in found.runs] == [Place.NOTHING, Place.CONTRADICTED, Place.FAILED]
+    assert "diverged" in (found.runs[2].reason or "")
+    assert found.runs[1].accuracy_holdout is not None
+    assert (tmp_path / "out" / (found.runs[1].report or "")).exists()
+    assert "1 of 3 runs contradict what is promised" in headline(found)
+    assert Comparison.from_json(found.to_json()) == found
+
+    page = render_comparison(found)
+    assert page == render_comparison(found)
+    assert "contradicted" in page
+    assert "did not run" in comparison_markdown(found)
+    again = run_comparison(plan, setting, tmp_path / "out")
+    assert [run.epsilons for run in again.runs] == [run.epsilons for run in found.runs]
+
+
+def test_the_command_says_what_came_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan.toml").write_text(PLAN.replace("epochs = 60", "epochs = 1") + '[[schemes]]\nname = "none"\n')
+    done = CliRunner().invoke(app, ["compare", "plan.toml", "-q"])
+    assert done.exit_code == 0, done.output
+    assert "nothing is promised" in done.output
+    for name in ("comparison.json", "comparison.html", "summary.md", "01-none/report.html"):
+        assert (tmp_path / "compare-plan" / name).exists()
+    bad = CliRunner().invoke(app, ["compare", "missing.toml"])
+    assert bad.exit_code == 2
+    assert "missing.toml cannot be read" in bad.output
