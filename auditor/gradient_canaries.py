@@ -7,7 +7,7 @@ draw from N(0, s^2) without the canary and from N(1, s^2) with it: the strongest
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ MAGNITUDE = 10.0  # norm of a canary's gradient over the clipping norm: what doe
 class Directions(enum.Enum):
     """Which directions the canaries have."""
 
-    DIRAC = "one coordinate each"
+    DIRAC = "one coordinate each, of every group of parameters that is clipped by itself"
     ORTHOGONAL = "random, at right angles to each other"
 
 
@@ -76,6 +76,8 @@ class GradientCanaries:
         runs_with: Seeds of the models in which all canaries are, for BY_RUN.
         optimizer: Public update rule, for ITERATES.
         normaliser: Public divisor of the released sum, for ITERATES.
+        groups: Names of parameters -> the group that each is clipped in; by default all are clipped together.
+        thresholds: Clipping norm of each group, whose squares add up to that of C; by default C alone.
 
     Raises:
         ValueError: If a value is out of range, or iterates are to be read of an update other than SGD.
@@ -98,7 +100,12 @@ class GradientCanaries:
         runs_with: frozenset[int] = frozenset(),
         optimizer: object = None,
         normaliser: float = 1.0,
+        groups: Callable[[Sequence[str]], tuple[int, ...]] = lambda names: (0,) * len(names),
+        thresholds: Sequence[float] | None = None,
     ) -> None:
+        self._groups, self._thresholds = groups, tuple(thresholds or (max_grad_norm,))
+        if directions is Directions.ORTHOGONAL and len(self._thresholds) > 1:
+            raise ValueError("directions are ORTHOGONAL, but groups of parameters are clipped apart; use DIRAC")
         if canaries < 1:
             raise ValueError(f"canaries is {canaries}; at least 1 is needed")
         if access is Access.ITERATES and not isinstance(optimizer, SGD):
@@ -111,7 +118,7 @@ class GradientCanaries:
         self._probability, self._runs_with = sampling_probability, runs_with
         self._optimizer, self._normaliser = optimizer, normaliser
         self._coordinates = torch.empty(0, dtype=torch.long)
-        self._basis = torch.empty(0)
+        self._basis = self._shares = torch.empty(0)
         self._seen: dict[int, dict[Step, Float64Array]] = {}
         self._velocity: dict[int, Tensors] = {}
 
@@ -130,16 +137,31 @@ class GradientCanaries:
                 name: Materialised(norm * part.reshape(self.count, *parameters[name].shape))
                 for name, part in zip(sizes, parts, strict=True)
             }
-        drawn = rng.choice(total, self.count, replace=False)
+        self._shares = torch.tensor([norm / self._scale for norm in self._thresholds]).to(like)
+        drawn = self._drawn(sizes, rng)
         self._coordinates = torch.from_numpy(drawn).to(like.device)
         found: dict[str, PerExample] = {}
         start = 0
-        for name, size in sizes.items():
-            rows = torch.from_numpy(np.flatnonzero((drawn >= start) & (drawn < start + size))).to(like.device)
-            places = self._coordinates[rows] - start
-            found[name] = Dirac(self.count, rows, places, norm, parameters[name])
+        for (name, size), group in zip(sizes.items(), self._groups(list(sizes)), strict=True):
+            inside = (drawn[:, group] >= start) & (drawn[:, group] < start + size)
+            rows = torch.from_numpy(np.flatnonzero(inside)).to(like.device)
+            places = self._coordinates[rows, group] - start
+            found[name] = Dirac(self.count, rows, places, MAGNITUDE * self._thresholds[group], parameters[name])
             start += size
         return found
+
+    def _drawn(self, sizes: Mapping[str, int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Return the coordinate of each canary in each group of parameters, (m, G); no two canaries share one."""
+        groups = np.repeat(self._groups(list(sizes)), list(sizes.values()))
+        columns = []
+        for group in range(len(self._thresholds)):
+            there = np.flatnonzero(groups == group)
+            if self.count > len(there):
+                raise ValueError(
+                    f"{self.count} canaries, but a group of parameters has {len(there)}; use at most as many"
+                )
+            columns.append(rng.choice(there, self.count, replace=False))
+        return np.stack(columns, axis=1)
 
     def present(self, seed: int, step: Step) -> BoolArray:
         """Return the canaries of a lot, by coins that are named by seed, model and step."""
@@ -164,7 +186,8 @@ class GradientCanaries:
         """Keep what is left of the released sum along each canary."""
         released = reading.released if self.access is Access.RELEASED else self._worked_out(reading)
         rest = torch.cat([(released[name] - value).flatten() for name, value in reading.sums.items()])
-        along = rest[self._coordinates] if self._directions is Directions.DIRAC else self._basis @ rest
+        dirac = self._directions is Directions.DIRAC
+        along = rest[self._coordinates] @ self._shares if dirac else self._basis @ rest
         seen = self._seen.setdefault(reading.seed, {})
         seen[reading.step] = along.double().cpu().numpy() / self._scale
 

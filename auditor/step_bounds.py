@@ -39,12 +39,14 @@ class StepClaim:
         noise_multiplier: Standard deviation of the noise over C, above 0.
         sampling_probability: Chance of a record to be in a lot, in (0, 1].
         make_event: noise multiplier -> dp_accounting event of the whole run, all else as claimed.
+        thresholds: The same for each group of parameters that is clipped by itself; empty where there is one.
     """
 
     max_grad_norm: float
     noise_multiplier: float
     sampling_probability: float
     make_event: MakeEvent
+    thresholds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

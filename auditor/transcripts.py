@@ -17,6 +17,7 @@ from auditor.plan_parts import Gradients
 from auditor.setting import Setting
 from auditor.subject import Question
 from defenses.errors import PlanError
+from defenses.front import untrained
 from defenses.gradients import ClippedGaussian, GradientRule
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, IntArray
@@ -62,7 +63,7 @@ def transcript(
         if not isinstance(target.shadows, ShadowSource):
             raise PlanError("gradients: where training started is known only with [training]; set weights = 'end'")
         architecture = target.shadows.job.recipe.architecture
-        model = architecture.build(records.shape, records.classes, seed=derive(0, "start"))
+        model = untrained(model, architecture, records.shape, records.classes, seed=derive(0, "start"))
     dtype = torch.float64 if entry.precision == "float64" else torch.float32
     module = copy.deepcopy(model).to(device=setting.place, dtype=dtype).eval()
     x = torch.as_tensor(records.x[victims], dtype=dtype, device=setting.place)

@@ -1,5 +1,6 @@
 """White-box audit of training by gradient canaries: one run or two, sums or iterates, single steps or the whole run."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,12 +17,10 @@ from auditor.gradient_canaries import (
     log_likelihood_ratios,
 )
 from auditor.step_bounds import CANARIES_ARE_GRADIENTS, StepAudit, StepClaim, audit_observations
-from defenses.defense import History
 from defenses.job import Job
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive
 from defenses.records import Inclusion
-from defenses.schemes.dp_sgd import DPSGD
 from defenses.training import train
 
 
@@ -41,22 +40,22 @@ class Watch:
 
 
 def claim_of(job: Job) -> StepClaim:
-    """Return what DP-SGD says of the steps of a job.
-
-    Args:
-        job: Its scheme is `DPSGD` or made from it.
+    """Return what the scheme says of the steps of a job.
 
     Raises:
-        ValueError: If the scheme is another, or promises nothing.
+        ValueError: If it promises nothing of them that is known here.
     """
     scheme, lots = job.defense, job.recipe.lots
-    if not isinstance(scheme, DPSGD) or scheme.noise(lots) == 0:
+    promise = scheme.steps(lots)
+    if promise is None:
         raise ValueError(f"scheme {scheme.name!r} makes no claim about the noise of its steps that is known here")
-
-    def make_event(noise_multiplier: float) -> object:
-        return replace(scheme, epsilon=None, noise_multiplier=noise_multiplier).event(History(lots))
-
-    return StepClaim(scheme.max_grad_norm, scheme.noise(lots), lots.sampling_probability, make_event)
+    return StepClaim(
+        math.hypot(*promise.thresholds),
+        promise.noise_multiplier,
+        lots.sampling_probability,
+        promise.priced,
+        promise.thresholds,
+    )
 
 
 def audit_steps(
@@ -228,6 +227,9 @@ def audit_one_run(
 def _canaries(
     job: Job, claim: StepClaim, watch: Watch, *, toggle: Toggle, seed: int, runs_with: frozenset[int] = frozenset()
 ) -> GradientCanaries:
+    rule = job.defense.gradient(job.recipe.lots)
+    if rule is None:
+        raise ValueError(f"scheme {job.defense.name!r} has no rule for per-example gradients; audit it by its outputs")
     return GradientCanaries(
         watch.canaries,
         max_grad_norm=claim.max_grad_norm,
@@ -239,6 +241,8 @@ def _canaries(
         runs_with=runs_with,
         optimizer=job.defense.update(job.recipe),
         normaliser=job.recipe.lots.batch_size,
+        groups=rule.groups,
+        thresholds=claim.thresholds,
     )
 
 

@@ -6,7 +6,7 @@ What happens to the records (`prepare`), to each gradient (`gradient`), to the u
 
 import abc
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,6 +64,21 @@ class History:
     state: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StepPromise:
+    """What a scheme says of each of its steps: one record adds at most so much to the sum, and Gaussian noise hides it.
+
+    Attributes:
+        thresholds: Most that one record adds to each group of parameters (of the gradient rule), in L2.
+        noise_multiplier: Deviation of the noise over the joint norm, in the direction where a record shows the most.
+        priced: Noise multiplier -> event of the whole run, all else as it is.
+    """
+
+    thresholds: tuple[float, ...]
+    noise_multiplier: float
+    priced: Callable[[float], Any]
+
+
 class Defense(abc.ABC):
     """A privacy scheme. Subclasses are frozen dataclasses whose fields are the scheme's parameters.
 
@@ -115,6 +130,10 @@ class Defense(abc.ABC):
     def update(self, recipe: Recipe) -> UpdateRule:
         """Return the update rule (default: the recipe's)."""
         return recipe.optimizer
+
+    def steps(self, lots: Lots) -> StepPromise | None:
+        """Return what each step is said to do, so that gradient canaries can test it; None where that is not known."""
+        return None
 
     @abc.abstractmethod
     def event(self, history: History) -> Any:

@@ -125,3 +125,19 @@ def released_weights(network: Mapping[str, Tensor], fronts: Mapping[str, Tensor]
     return {f"0.{name}": value for name, value in fronts.items()} | {
         f"1.{name}": value for name, value in network.items()
     }
+
+
+def untrained(model: nn.Module, architecture: Architecture, shape: Shape, classes: int, *, seed: int) -> nn.Module:
+    """Return a network with the weights of a seed, behind the front of a trained model if that has one.
+
+    Args:
+        model: The trained model.
+        architecture: Of its network.
+        shape: Shape of one record, as it is asked about.
+        classes: Number of classes.
+        seed: Of the weights.
+    """
+    front = model[0] if isinstance(model, nn.Sequential) and len(model) else None
+    if not isinstance(front, Front):
+        return architecture.build(shape, classes, seed=seed)
+    return nn.Sequential(front, architecture.build(front.output_shape, classes, seed=seed))

@@ -2,13 +2,13 @@
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dp_accounting
 
 from defenses.calibration import least_noise
-from defenses.defense import Defense, History, Sampler
+from defenses.defense import Defense, History, Sampler, StepPromise
 from defenses.gradients import ClippedGaussian
 from defenses.guarantee import Guarantee
 from defenses.sampling import Lots
@@ -64,6 +64,15 @@ class DPSGD(Defense):
     def gradient(self, lots: Lots) -> ClippedGaussian:
         """Return the clipping rule with this run's noise."""
         return ClippedGaussian(self.max_grad_norm, self.noise(lots))
+
+    def steps(self, lots: Lots) -> StepPromise | None:
+        """Return the clipping norm and the noise, where there is any."""
+        noise = self.noise(lots)
+
+        def priced(noise_multiplier: float) -> Any:
+            return replace(self, epsilon=None, noise_multiplier=noise_multiplier).event(History(lots))
+
+        return None if noise == 0 else StepPromise((self.max_grad_norm,), noise, priced)
 
     def event(self, history: History) -> Any:
         """Return the self-composed Poisson-sampled Gaussian."""

@@ -8,7 +8,7 @@ import torch
 
 from defenses.architectures import Architecture
 from defenses.defense import Defense, Prepared
-from defenses.front import front_of
+from defenses.front import Front, front_of, untrained
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
@@ -73,6 +73,19 @@ def test_gradients_go_through_it_to_the_record_that_was_asked() -> None:
     assert [name for name, _ in model.named_parameters()] == [
         f"1.{name}" for name in ("1.weight", "1.bias", "3.weight", "3.bias")
     ]
+
+
+def test_where_training_started_has_the_front_of_where_it_ended() -> None:
+    behind = train(Job(RECIPE, Projected(), RECORDS), np.ones((1, 50), bool), [1], device="cpu").one(0)
+    start = untrained(behind, RECIPE.architecture, (6,), 2, seed=4)
+    assert start[0] is behind[0]  # type: ignore[index]
+    again = untrained(behind, RECIPE.architecture, (6,), 2, seed=4)
+    other = untrained(behind, RECIPE.architecture, (6,), 2, seed=5)
+    x = torch.from_numpy(X)
+    assert torch.equal(start(x), again(x))
+    assert not torch.equal(start(x), other(x))
+    plain = train(Job(RECIPE, NoDefense(), RECORDS), np.ones((1, 50), bool), [1], device="cpu").one(0)
+    assert not isinstance(untrained(plain, RECIPE.architecture, (6,), 2, seed=4)[0], Front)  # type: ignore[index]
 
 
 @dataclass(frozen=True)
