@@ -55,10 +55,10 @@ def check_parts(target: "Target", seen: frozenset[Capability], *, population: bo
 
 
 def _check_alike(records: Records, candidates: Records, what: str) -> None:
-    if (records.shape, records.classes) != (candidates.shape, candidates.classes):
+    if records.shape != candidates.shape or records.y.max() >= candidates.classes:
         raise DataError(
-            f"{what} records have shape {records.shape} and {records.classes} classes, the candidates "
-            f"{candidates.shape} and {candidates.classes}: encode them alike"
+            f"{what} records have shape {records.shape} and labels up to {records.y.max()}, the candidates "
+            f"{candidates.shape} and {candidates.classes} classes: encode them alike"
         )
 
 

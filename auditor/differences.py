@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from auditor import metrics
 from auditor.intervals import Float64Array, binomial_lower, binomial_upper, check_open_unit
 from reports.record import Estimate
 
@@ -51,7 +52,7 @@ def paired_difference(first: Float64Array, second: Float64Array, *, level: float
             for count in (int((differences > 0).sum()), int((differences < 0).sum()))
         ]
         (low, high), (other_low, other_high) = sides
-        return (value, low - other_high, high - other_low), PAIRED
+        return (value, max(low - other_high, -1.0), min(high - other_low, 1.0)), PAIRED
     if n < 2:
         return (value, -1.0, 1.0), BERNSTEIN
     logs = math.log(4 / error)  # two sides
@@ -65,6 +66,22 @@ def paired_estimate(first: Float64Array, second: Float64Array, *, level: float, 
         return Estimate(method=PAIRED, level=level, n=0, unit=unit, reason=f"no {unit} to compare on")
     (value, low, high), method = paired_difference(first, second, level=level)
     return Estimate(value=value, low=low, high=high, level=level, method=method, n=len(first), unit=unit)
+
+
+def share_estimate(values: Float64Array, *, level: float, unit: str) -> Estimate:
+    """Return the mean of shares as an estimate: Clopper-Pearson where each is 0 or 1, else an empirical Bernstein bound.
+
+    Args:
+        values: (n,) in [0, 1], one for each independent unit.
+        level: Confidence in (0, 1).
+        unit: What a unit is called.
+    """
+    if len(values) and np.isin(values, (0, 1)).all():
+        return metrics.rate(int(values.sum()), len(values), level=level, unit=unit)
+    found = paired_estimate(values, np.zeros(len(values)), level=level, unit=unit)
+    if found.low is None:
+        return found
+    return found.model_copy(update={"low": max(found.low, 0.0)})
 
 
 def gap(one: Estimate, other: Estimate, *, level: float) -> Estimate:

@@ -168,7 +168,11 @@ def _joined(
         return join_guesses(claim, target, included, question.victims)
     if isinstance(claim, ExtractedModel):
         return join_copies(claim, target, device=device)
-    return join_predicates(claim, included, rng=rng) if isinstance(claim, Predicates) else None
+    return (
+        join_predicates(claim, included, rng=rng, units=target.candidates.units)
+        if isinstance(claim, Predicates)
+        else None
+    )
 
 
 def measures(entry: Evidence, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:

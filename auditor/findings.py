@@ -17,6 +17,7 @@ from auditor.judge import judge_leak
 from auditor.plan import Plan
 from auditor.plan_parts import DEFAULT_LIMIT, Limit
 from auditor.prior_aware import PriorAware
+from auditor.reconstructed import by_chance, flagged
 from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.errors import PlanError
@@ -103,11 +104,16 @@ def judge_all(
                 if _holds_for(chosen, entry.attack)
             ]
     findings += [_did_not_run(entry) for entry in evidence if entry.status is not AttackStatus.RAN]
-    return [_without_weight(finding, findings) for finding in findings]
+    asked = {entry.attack.name: (entry.question.about, entry.attack.claims) for entry in evidence}
+    return [_without_weight(finding, findings, asked) for finding in findings]
 
 
-def _without_weight(finding: Finding, findings: Sequence[Finding]) -> Finding:
-    """Let the silence of an attack that cannot see a leak decide nothing, where another one carries the limit."""
+def _without_weight(finding: Finding, findings: Sequence[Finding], asked: Mapping[str, tuple[str, type]]) -> Finding:
+    """Let the silence of an attack that cannot see a leak decide nothing, where another one carries the limit.
+
+    Only one that was run on the same thing and makes the same kind of claim can: a membership attack on the model says
+    nothing about what gradients give away.
+    """
     found, maximum = finding.found, finding.limit
     silent = (
         finding.code == LEAK
@@ -118,7 +124,10 @@ def _without_weight(finding: Finding, findings: Sequence[Finding]) -> Finding:
         and found.high <= maximum
     )
     carried = any(
-        other.code == LEAK and other.measure == finding.measure and other.status in (Status.WITHIN, Status.LEAKS)
+        other.code == LEAK
+        and other.measure == finding.measure
+        and other.status in (Status.WITHIN, Status.LEAKS)
+        and asked[other.attack or ""] == asked[finding.attack or ""]
         for other in findings
     )
     if not (silent and carried):
@@ -182,8 +191,13 @@ def _leak(
     )
     blind = entry.reconstructed is not None and entry.reconstructed.least_seen is None
     if judged.status is Status.WITHIN and blind:
+        sentence = f"{judged.sentence} But copies planted among the reconstructions, one in ten, would not surely have been seen."
+        judged = replace(judged, status=Status.INCONCLUSIVE, sentence=sentence)
+    rebuilt = entry.reconstructed
+    if judged.status is Status.WITHIN and rebuilt is not None and flagged(rebuilt.leakage):
         sentence = (
-            f"{judged.sentence} But copies planted among the reconstructions, one in ten, would not have been seen."
+            f"{judged.sentence} But training records are met more closely than others, which chance does not explain "
+            f"({by_chance(rebuilt)}): this measure averages over copies of a few."
         )
         judged = replace(judged, status=Status.INCONCLUSIVE, sentence=sentence)
     return Finding(

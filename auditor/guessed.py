@@ -6,7 +6,7 @@ import numpy as np
 
 from attacks.protocol import Guesses
 from attacks.threat_model import LABEL, Target
-from auditor.differences import gap, paired_estimate
+from auditor.differences import gap, paired_estimate, share_estimate
 from auditor.intervals import Float64Array
 from defenses.records import BoolArray, IntArray, Records, Table
 from reports.record import Estimate
@@ -34,11 +34,10 @@ class Guessed:
     def measures(self, *, level: float) -> dict[str, Estimate]:
         """Return accuracy and advantage on training units, and how much larger that is than on others."""
         inside, error = self.included, 1 - level
-        nothing = np.zeros(int(inside.sum()))
         found = {
             ADVANTAGE: paired_estimate(self.right[inside], self.without_target[inside], level=level, unit=self.unit),
-            ACCURACY: paired_estimate(self.right[inside], nothing, level=level, unit=self.unit),
-            WITHOUT: paired_estimate(self.without_target[inside], nothing, level=level, unit=self.unit),
+            ACCURACY: share_estimate(self.right[inside], level=level, unit=self.unit),
+            WITHOUT: share_estimate(self.without_target[inside], level=level, unit=self.unit),
         }
         if (~inside).any():
             halves = [

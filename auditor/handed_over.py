@@ -1,5 +1,7 @@
 """A checkpoint that somebody else trained: read without running it, its candidates in an order that tells nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from attacks.shadows import ShadowSource
@@ -15,14 +17,14 @@ from auditor.plan_parts import Checkpoint
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.setting import Setting
 from auditor.slices import check_slices
-from auditor.sources import joined, load_source
+from auditor.sources import joined, load_source, refuse_overlap
 from auditor.stated import refuse_unfair, stated_claim
 from auditor.subject import Subject
 from defenses.defense import Defense, History
-from defenses.errors import CheckpointError, DataError
+from defenses.errors import CheckpointError
 from defenses.guarantee import Guarantee
 from defenses.randomness import stream
-from defenses.records import Inclusion, Records, Split
+from defenses.records import Inclusion, Split
 from defenses.training import Job
 
 
@@ -46,7 +48,7 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     candidates, outside, probability = given.candidates, given.population, given.probability
     check_slices(plan.slices, candidates)
     if outside is not None:
-        _refuse_overlap(outside, candidates, *([] if given.beside is None else [given.beside]))
+        refuse_overlap(outside, candidates, *([] if given.beside is None else [given.beside]))
     if given.inclusion is Inclusion.INDEPENDENT:
         refuse_unfair(given.included)
     module = architecture.build(candidates.shape, candidates.classes, seed=0)
@@ -118,19 +120,8 @@ def _two_sides(entry: Checkpoint, setting: Setting) -> Given:
         inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
         # With coins the attacker may know the chance, one half, but not how many of them fell on which side.
         probability=0.5 if coins else len(members) / len(both),
-        population=outside,
+        population=None if outside is None else replace(outside, classes=classes),
     )
-
-
-def _refuse_overlap(outside: Records, *inside: Records) -> None:
-    """Refuse a population that shares records with the candidates: it must be outside all training."""
-    known = {digest for records in inside for digest in records.row_digests()}
-    shared = sum(digest in known for digest in outside.row_digests())
-    if shared:
-        raise DataError(
-            f"{shared} of {len(outside)} population records are also candidates; the population must be records that "
-            "neither the target nor a shadow model trains on: leave them out"
-        )
 
 
 def _claim(plan: Plan, defense: Defense, shadows: ShadowSource | None) -> Guarantee | None:

@@ -12,6 +12,9 @@ from auditor.record_leakage import RecordLeakage, pair, record_leakage
 from defenses.records import BoolArray, IntArray, Records
 
 PLANTED = (0.01, 0.03, 0.1)
+PLANTINGS, SURELY = 20, 0.8  # a share of copies would be seen if at least so many of so many plantings are
+PERMUTATIONS = 499  # of each planting: enough to tell p-values of ALPHA / 3
+FOLDS = 5
 ALPHA = 0.05
 
 
@@ -52,11 +55,12 @@ class Reconstructed:
         measure: What similarity is measured by.
         closest: (m,) similarity of each candidate to its most similar reconstruction.
         leakage: Training records against the others.
-        least_seen: The smallest planted share of copies, of 1, 3 and 10%, that this very comparison flags; None if it
-            flags none of them, so that its silence says nothing.
+        least_seen: The smallest planted share of copies, of 1, 3 and 10%, that this very comparison flags in at least
+            80% of 20 plantings; None if it is none of them, so that its silence says nothing.
         inside: The training record that each reconstruction is most similar to.
         outside: The other record that each is most similar to.
-        class_means: AUC that the means of each class of candidates reach as reconstructions, which know nobody.
+        class_means: AUC that means of each class of candidates reach as reconstructions; each candidate is compared
+            with means over others, which do not know it.
         paired: How near reconstructions come to the very records that they were made of, where that is known.
     """
 
@@ -107,24 +111,18 @@ def compare(
         raise ValueError(f"measure {name!r} does not fit such records; there are {', '.join(known)}")
     alike = known[name](claim.x, candidates.x)
     leakage = _judged(alike, included, candidates, rng)
-    least = None
-    for share in PLANTED:
-        copies = max(1, round(share * len(claim.x)))
-        copied = rng.choice(np.flatnonzero(included), copies, replace=copies > included.sum())
-        planted = alike.copy()
-        planted[rng.choice(len(claim.x), copies, replace=False)] = known[name](candidates.x[copied], candidates.x)
-        if flagged(_judged(planted, included, candidates, rng)):
-            least = share
-            break
+    among = known[name](candidates.x[included], candidates.x)
+    shares = sorted({_copies(share, len(claim.x)) for share in PLANTED})
+    least = next((copies for copies in shares if _would_be_seen(copies, alike, among, candidates, included, rng)), None)
     return Reconstructed(
         count=len(claim.x),
         measure=known[name].title,
         closest=alike.max(axis=0),
         leakage=leakage,
-        least_seen=least,
+        least_seen=None if least is None else least / len(claim.x),
         inside=_nearest(alike, included),
         outside=_nearest(alike, ~included),
-        class_means=_of_class_means(known[name], candidates, included),
+        class_means=_of_class_means(known[name], candidates, included, rng),
         paired=None if victims is None else _paired(alike, candidates, included, victims),
     )
 
@@ -134,9 +132,41 @@ def _nearest(alike: Float64Array, side: BoolArray) -> Nearest:
     return Nearest(of_side.argmax(axis=1), of_side.max(axis=1))
 
 
-def _of_class_means(measure: Similarity, candidates: Records, included: BoolArray) -> float:
-    means = np.stack([candidates.x[candidates.y == label].mean(axis=0) for label in np.unique(candidates.y)])
-    closest, inside = measure(means, candidates.x).max(axis=0), included
+def _copies(share: float, count: int) -> int:
+    return max(1, round(share * count))
+
+
+def _would_be_seen(
+    copies: int,
+    alike: Float64Array,
+    among: Float64Array,
+    candidates: Records,
+    included: BoolArray,
+    rng: np.random.Generator,
+) -> bool:
+    """Return whether so many copies in place of reconstructions are flagged in most plantings."""
+    seen = 0
+    for planting in range(PLANTINGS):
+        if seen + PLANTINGS - planting < SURELY * PLANTINGS or seen >= SURELY * PLANTINGS:
+            break
+        planted = alike.copy()
+        rows = rng.choice(len(alike), copies, replace=False)
+        planted[rows] = among[rng.choice(len(among), copies, replace=copies > len(among))]
+        seen += flagged(_judged(planted, included, candidates, rng, permutations=PERMUTATIONS))
+    return seen >= SURELY * PLANTINGS
+
+
+def _of_class_means(measure: Similarity, candidates: Records, included: BoolArray, rng: np.random.Generator) -> float:
+    """Return the AUC of class means; a candidate, and its unit, is compared with means of the other folds only."""
+    units = np.arange(len(candidates)) if candidates.units is None else candidates.units
+    _, place = np.unique(units, return_inverse=True)
+    fold = (rng.permutation(int(place.max()) + 1) % FOLDS)[place]
+    closest, inside = np.full(len(candidates), -np.inf), included
+    for number in range(FOLDS):
+        rest, own = candidates.take(fold != number), fold == number
+        if len(rest) and own.any():
+            means = np.stack([rest.x[rest.y == label].mean(axis=0) for label in np.unique(rest.y)])
+            closest[own] = measure(means, candidates.x[own]).max(axis=0)
     if candidates.units is not None:
         closest, inside = by_unit(closest, inside, candidates.units)
     return auc(closest, inside, level=0.95).value or 0.0
@@ -155,7 +185,14 @@ def _paired(alike: Float64Array, candidates: Records, included: BoolArray, victi
     return Paired(flat, alike[np.arange(len(flat)), flat], others)
 
 
-def _judged(alike: Float64Array, included: BoolArray, candidates: Records, rng: np.random.Generator) -> RecordLeakage:
+def _judged(
+    alike: Float64Array,
+    included: BoolArray,
+    candidates: Records,
+    rng: np.random.Generator,
+    *,
+    permutations: int = 1_999,
+) -> RecordLeakage:
     units = candidates.units
     return record_leakage(
         alike[:, included],
@@ -163,17 +200,29 @@ def _judged(alike: Float64Array, included: BoolArray, candidates: Records, rng: 
         groups_train=None if units is None else units[included],
         groups_holdout=None if units is None else units[~included],
         rng=rng,
-        permutations=1_999,
+        permutations=permutations,
     )
+
+
+def by_chance(found: Reconstructed) -> str:
+    """Return the smallest of the three p-values with what it is about."""
+    leakage = found.leakage
+    least, what = min(
+        (leakage.p_value, "nearness of all"),
+        (leakage.tpr_p_value, "nearness of a few"),
+        (leakage.copy_p_value, "copies"),
+    )
+    return f"{what}, p {least:.2g}"
 
 
 def in_words(found: Reconstructed) -> list[str]:
     """Return what people read of it, one sentence each."""
     leakage = found.leakage
     seen = (
-        "A planted copy of every tenth reconstruction would not have been seen, so silence here says nothing."
+        "Planted copies of every tenth reconstruction would not surely have been seen, so silence here says nothing."
         if found.least_seen is None
-        else f"If {found.least_seen:.0%} of the reconstructions had been copies, that would have been seen."
+        else f"If {round(found.least_seen * found.count):,} of the {found.count:,} reconstructions had been copies, that "
+        f"would have been seen (in at least {SURELY:.0%} of {PLANTINGS} plantings)."
     )
     beside = []
     if found.paired is not None:
@@ -183,7 +232,7 @@ def in_words(found: Reconstructed) -> list[str]:
             f"{np.median(found.paired.similarity):.3g}; {nearer:.0%} are nearer to their own record than to any record "
             "of its class that was not in."
         )
-    means = f"Class means, which know nobody, reach an AUC of {found.class_means:.3f} in their place."
+    means = f"Class means of other candidates reach an AUC of {found.class_means:.3f} in their place."
     return [
         *beside,
         f"{found.count:,} reconstructions, compared by {found.measure}: {leakage.copy_rate:.0%} are nearest to a "

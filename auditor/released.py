@@ -12,7 +12,7 @@ from auditor.datasets import check_records
 from auditor.plan import Plan
 from auditor.plan_parts import Released
 from auditor.setting import Setting
-from auditor.sources import joined, load_source
+from auditor.sources import joined, load_source, refuse_overlap
 from auditor.stated import stated_claim
 from auditor.subject import Subject
 from defenses.errors import NotApplicableError
@@ -54,6 +54,9 @@ def released_subject(plan: Plan, entry: Released, setting: Setting) -> Subject:
     classes = max(part.classes for part in (members, nonmembers, synthetic, outside) if part is not None)
     check_records(members, nonmembers, classes=classes, shape=members.shape)
     both = joined(members, nonmembers, classes)
+    if outside is not None:
+        refuse_overlap(outside, both)
+        outside = replace(outside, classes=classes)
     order = stream(0, "order", both.digest).permutation(len(both))
     candidates, included = both.take(order), order < len(members)
     return Subject(

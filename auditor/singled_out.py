@@ -8,7 +8,7 @@ from attacks.protocol import Predicates
 from auditor import metrics
 from auditor.differences import gap
 from auditor.intervals import Float64Array
-from defenses.records import BoolArray
+from defenses.records import BoolArray, IntArray
 from reports.record import Estimate
 
 RATE, OUTSIDE, ADVANTAGE = "singling_out_rate", "singling_out_rate_outside", "singling_out_advantage"
@@ -19,18 +19,20 @@ class SingledOut:
     """Who is the only one of their side that some predicate describes.
 
     Attributes:
-        inside: (s,) 0 or 1 for each training record looked at.
+        inside: (s,) 0 or 1 for each training record looked at; for each group of records, whether one of it is.
         outside: (s,) the same for as many others.
+        unit: What a unit is called.
     """
 
     inside: Float64Array
     outside: Float64Array
+    unit: str = "record"
 
     def measures(self, *, level: float) -> dict[str, Estimate]:
         """Return the share of training records that are singled out, and how much larger it is than that of others."""
 
         def rate(side: Float64Array, level: float) -> Estimate:
-            return metrics.rate(int(side.sum()), len(side), level=level)
+            return metrics.rate(int(side.sum()), len(side), level=level, unit=self.unit)
 
         half = 1 - (1 - level) / 2
         return {
@@ -40,7 +42,9 @@ class SingledOut:
         }
 
 
-def join_predicates(claim: Predicates, included: BoolArray, *, rng: np.random.Generator) -> SingledOut:
+def join_predicates(
+    claim: Predicates, included: BoolArray, *, rng: np.random.Generator, units: IntArray | None = None
+) -> SingledOut:
     """Look for predicates that exactly one record of a side meets, on two sides of equal size.
 
     Being the only one depends on how many there are, so the larger side is drawn down to the smaller. The unit is the
@@ -50,6 +54,7 @@ def join_predicates(claim: Predicates, included: BoolArray, *, rng: np.random.Ge
         claim: (p, m) which candidates meet each predicate.
         included: (m,) who was in.
         rng: Draws from the larger side.
+        units: (m,) whose records they are, where somebody has several; then each owner counts once.
 
     Raises:
         ValueError: If predicates are not about these candidates.
@@ -60,7 +65,11 @@ def join_predicates(claim: Predicates, included: BoolArray, *, rng: np.random.Ge
     size = min(map(len, sides))
     found = []
     for side in sides:
-        matches = claim.matches[:, np.sort(rng.choice(side, size, replace=False))]
-        alone = matches.sum(axis=1) == 1
-        found.append(matches[alone].any(axis=0).astype(np.float64))
-    return SingledOut(*found)
+        rows = np.sort(rng.choice(side, size, replace=False))
+        matches = claim.matches[:, rows]
+        described = matches[matches.sum(axis=1) == 1].any(axis=0).astype(np.float64)
+        if units is not None:
+            _, place = np.unique(units[rows], return_inverse=True)
+            described = (np.bincount(place, weights=described) > 0).astype(np.float64)
+        found.append(described)
+    return SingledOut(found[0], found[1], "record" if units is None else "group of records")

@@ -79,3 +79,14 @@ def joined(members: Records, nonmembers: Records, classes: int) -> Records:
         owner,
         cluster,
     )
+
+
+def refuse_overlap(outside: Records, *inside: Records) -> None:
+    """Refuse a population that shares records with the candidates: it must be outside all training."""
+    known = {digest for records in inside for digest in records.row_digests()}
+    shared = sum(digest in known for digest in outside.row_digests())
+    if shared:
+        raise DataError(
+            f"{shared} of {len(outside)} population records are also candidates; the population must be records that "
+            "neither the target nor a shadow model trains on: leave them out"
+        )

@@ -7,8 +7,7 @@ from torch import nn
 
 from attacks.protocol import ExtractedModel
 from attacks.threat_model import Target
-from auditor import metrics
-from auditor.differences import paired_estimate
+from auditor.differences import paired_estimate, share_estimate
 from auditor.intervals import Float64Array
 from defenses.ensemble import module_logits
 from defenses.records import IntArray
@@ -23,28 +22,30 @@ class Agreement:
 
     Attributes:
         queries: Spent on each copy.
-        agree: (copies, m) 0 or 1.
-        without_target: (m,) the same for what the attacker has without one query.
+        agree: (copies, u) 0 or 1, or the share of a unit's records.
+        without_target: (u,) the same for what the attacker has without one query.
+        unit: What a unit is called.
     """
 
     queries: tuple[int, ...]
     agree: Float64Array
     without_target: Float64Array
+    unit: str = "record"
 
     def measures(self, *, level: float) -> dict[str, Estimate]:
         """Return the fidelity of the last copy, and how much of it is owed to the target's answers."""
         last, without = self.agree[-1], self.without_target
         return {
-            FIDELITY: metrics.rate(int(last.sum()), len(last), level=level),
-            ADVANTAGE: paired_estimate(last, without, level=level, unit="record"),
-            WITHOUT: metrics.rate(int(without.sum()), len(without), level=level),
+            FIDELITY: share_estimate(last, level=level, unit=self.unit),
+            ADVANTAGE: paired_estimate(last, without, level=level, unit=self.unit),
+            WITHOUT: share_estimate(without, level=level, unit=self.unit),
         }
 
     def curve(self, *, level: float) -> list[tuple[int, Estimate]]:
         """Return fidelity against queries; the intervals hold together."""
         each = 1 - (1 - level) / len(self.queries)
         return [
-            (spent, metrics.rate(int(agree.sum()), len(agree), level=each))
+            (spent, share_estimate(agree, level=each, unit=self.unit))
             for spent, agree in zip(self.queries, self.agree, strict=True)
         ]
 
@@ -64,11 +65,16 @@ def join_copies(claim: ExtractedModel, target: Target, *, device: str) -> Agreem
     said = _labels(target.model, target, device)
     fixed = np.full(len(x), np.bincount(said).argmax())
     without = fixed if claim.without_target is None else _labels(claim.without_target, target, device)
-    return Agreement(
-        tuple(copy.queries for copy in claim.copies),
-        np.stack([_labels(copy.model, target, device) == said for copy in claim.copies]).astype(np.float64),
-        (without == said).astype(np.float64),
-    )
+    queries = tuple(copy.queries for copy in claim.copies)
+    agree = np.stack([_labels(copy.model, target, device) == said for copy in claim.copies]).astype(np.float64)
+    beside = (without == said).astype(np.float64)
+    units = target.candidates.units
+    if units is None:
+        return Agreement(queries, agree, beside)
+    _, place = np.unique(units, return_inverse=True)
+    count = np.bincount(place)
+    by_unit = [np.bincount(place, weights=values) / count for values in (*agree, beside)]
+    return Agreement(queries, np.stack(by_unit[:-1]), by_unit[-1], "group of records")
 
 
 def _labels(model: nn.Module, target: Target, device: str) -> IntArray:

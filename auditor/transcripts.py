@@ -2,13 +2,15 @@
 
 import copy
 import hashlib
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
-from attacks.reconstruction.shared_gradients import local_updates, shared_under
+from attacks.reconstruction.shared_gradients import deviation_of_noise, local_updates, shared_under
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target
 from attacks.transcript import Transcript
@@ -84,7 +86,7 @@ def transcript(
         learning_rate=entry.learning_rate,
         clipped=rule is not None or entry.clip is not None,
         sparsified=entry.kept is not None,
-        noise=_noise(rule) / entry.batch_size + entry.noise,
+        noise=math.hypot(_noise(rule, module, x, y, seed=seed), entry.noise),
         protection=_in_words(entry, rule),
     )
     found = Target(
@@ -138,8 +140,13 @@ def _after(sent: Tensors, entry: Gradients, seed: int) -> Tensors:
     return sent if entry.kept is None else sparsified(sent, kept=entry.kept)
 
 
-def _noise(rule: GradientRule | None) -> float:
-    return rule.max_grad_norm * rule.noise_multiplier if isinstance(rule, ClippedGaussian) else 0.0
+def _noise(rule: GradientRule | None, model: nn.Module, x: Tensor, y: Tensor, *, seed: int) -> float:
+    """Return the deviation of the scheme's noise on each number of a message: stated where it can be, else measured."""
+    if rule is None:
+        return 0.0
+    if type(rule) is ClippedGaussian:
+        return rule.max_grad_norm * rule.noise_multiplier / x.shape[1]
+    return deviation_of_noise(model, x, y, rule, seed=seed)
 
 
 def _in_words(entry: Gradients, rule: GradientRule | None) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.protocol import Attack, Guesses
-from attacks.reconstruction.label_recovery import read_labels
+from attacks.reconstruction.label_recovery import label_signal, read_labels
 from attacks.threat_model import LABEL, Capability, ThreatModel, View
 from defenses.progress import OnProgress, silent
 
@@ -17,6 +17,9 @@ class LabelInference(Attack):
     With one record the label's entry of the last bias's gradient is the only negative one; noise has to drown the
     largest of its numbers to hide it, and so hides images long before labels. With several records the guess is the
     likeliest counts of classes. What somebody guesses without the gradient is drawn from all classes alike.
+
+    A participant whose last layer's gradient is zero says nothing of labels: the guess is then the one without it, and
+    not the first class, which is often the commonest.
 
     Guesses are in the order of participants; those of one participant have no order of their own and are ascending, so
     what they are compared with must be too.
@@ -38,11 +41,19 @@ class LabelInference(Attack):
         Raises:
             NotApplicableError: If the network's last layer does not have one output for each class.
         """
-        found, notes = read_labels(view, view.module().double())
+        transcript, model = view.transcript, view.module().double()
+        found, notes = read_labels(view, model)
         drawn = np.sort(rng.integers(0, view.facts.classes, found.labels.shape), axis=1)
-        transcript = view.transcript
+        signal = label_signal(model, transcript.gradients, view.facts, noise=transcript.noise).values
+        silent = (signal == 0).all(dim=1).cpu().numpy()
+        labels = np.where(silent[:, None], drawn, found.labels)
+        if silent.any():
+            notes += (
+                f"{silent.sum()} of {transcript.victims} participants sent a last layer's gradient of zero, which "
+                "tells nothing: their labels are drawn at random.",
+            )
         if transcript.noise > 0:
             notes += (f"What was sent carries noise of standard deviation {transcript.noise:g}: no label is certain.",)
         if transcript.batch_size > 1:
             notes += ("Labels of one participant have no order: they are compared in ascending order.",)
-        return Guesses(found.labels.reshape(-1), drawn.reshape(-1), LABEL, notes)
+        return Guesses(labels.reshape(-1), drawn.reshape(-1), LABEL, notes)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from defenses.gradients import GradientRule
+from defenses.gradients import GradientRule, LotRule
 from defenses.per_example import PerExampleGradients
-from defenses.randomness import Noise
+from defenses.randomness import Noise, derive
 from defenses.updates import Tensors
 
 
@@ -97,6 +97,9 @@ def shared_under(model: nn.Module, x: Tensor, y: Tensor, rule: GradientRule | No
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     mask, state, sent = torch.ones_like(y[0], dtype=torch.bool), rule.initial(), []
     for victim in range(len(x)):
+        if isinstance(rule, LotRule):
+            norms, drawn = examples.norms(parameters, x[victim], y[victim]), Noise(seed, "lot", victim, device=x.device)
+            state = rule.prepare_step(norms, y[victim], mask, rule.initial(), drawn)
         lot = (parameters, x[victim], y[victim], mask, state)
         sums, statistics, finite = examples.sums(*lot)
         if not bool(finite):
@@ -105,3 +108,20 @@ def shared_under(model: nn.Module, x: Tensor, y: Tensor, rule: GradientRule | No
         released, _ = rule.release(sums, statistics, state, noise)
         sent.append({name: value / x.shape[1] for name, value in released.items()})
     return {name: torch.stack([one[name] for one in sent]) for name in parameters}
+
+
+def deviation_of_noise(model: nn.Module, x: Tensor, y: Tensor, rule: GradientRule, *, seed: int) -> float:
+    """Return the standard deviation of what a rule's noise adds to each coordinate of a message, over all of them.
+
+    It is measured: one message released twice with different noise differs by nothing else.
+
+    Args:
+        model: Public.
+        x: (V, B, *shape) of any records; the first victim's are used.
+        y: (V, B) labels.
+        rule: Of the scheme.
+        seed: Root of the noise.
+    """
+    one, other = (shared_under(model, x[:1], y[:1], rule, seed=derive(seed, "twice", k)) for k in range(2))
+    gaps = torch.cat([(one[name] - other[name]).flatten() for name in one]).double()
+    return float(gaps.square().mean().div(2).sqrt())

@@ -150,7 +150,17 @@ def test_layers_are_taken_in_the_order_in_which_records_pass_them() -> None:
 
 def test_whom_it_does_not_apply_to() -> None:
     net, (x, y) = network(), data(5, 1)
-    with pytest.raises(NotApplicableError, match="one output for each of 7 classes"):
-        infer(net, Transcript(shared_gradients(net, x, y)), classes=7)
+    pooled = nn.Sequential(net, nn.AvgPool1d(2))  # 5 classes, of a layer with 10 outputs
+    sent = Transcript(shared_gradients(pooled, x, y % 5))
+    with pytest.raises(NotApplicableError, match="one output for each of 5 classes"):
+        infer(pooled, sent, classes=5)
     with pytest.raises(NotApplicableError, match="a network with parameters"):
         layers_in_order(nn.Flatten(), x[:, 0])
+
+
+def test_a_gradient_of_zero_tells_nothing_even_where_the_first_class_is_the_commonest() -> None:
+    net, (x, y) = network(), data(60, 2)
+    sent = {name: torch.zeros_like(value) for name, value in shared_gradients(net, x, torch.zeros_like(y)).items()}
+    found = infer(net, Transcript(sent, batch_size=2))
+    assert np.array_equal(found.values, found.without_target)
+    assert any("60 of 60 participants sent a last layer's gradient of zero" in note for note in found.notes)

@@ -15,7 +15,8 @@ KIND = Table((), "y", ())
 
 
 def view_of(x: FloatArray | None, *, kind: Image | Table = KIND) -> View:
-    candidates = Records(np.zeros((2, 6), np.float32), np.zeros(2, np.int64), 2, KIND)
+    shape = (6,) if x is None else x.shape[1:]
+    candidates = Records(np.zeros((2, *shape), np.float32), np.zeros(2, np.int64), 2, kind)
     released = None if x is None else Records(x, np.zeros(len(x), np.int64), 2, kind)
     return expose(Target(nn.Linear(6, 2), candidates, "d", synthetic=released), ReleasedCopies().requires)
 

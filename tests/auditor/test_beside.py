@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from attacks.reconstruction.shared_gradients import deviation_of_noise
 from attacks.threat_model import Target
 from auditor import drawn as drawing
 from auditor.audit import run_audit
@@ -16,6 +18,7 @@ from auditor.transcripts import transcript
 from auditor.workplace import Workplace
 from defenses.architectures import Architecture
 from defenses.errors import PlanError
+from defenses.gradients import ClippedGaussian
 from defenses.records import Column, Image, Records, Table
 from reports.html import render
 from reports.record import AttackResult, AttackStatus, Report, Status
@@ -215,3 +218,12 @@ def test_drawn_records_look_like_records_and_are_nobodys() -> None:
     table = Records(np.zeros((1, 3), np.float32), np.zeros(1, np.int64), 2, Table((colour,), "y", ("a", "b")))
     rows = drawing.drawn(table, 20, rng=rng)
     assert np.array_equal(rows.x[:, :2].sum(axis=1), np.ones(20))
+
+
+def test_the_noise_of_any_rule_is_told_to_the_attacker() -> None:
+    """What is measured of a rule that is not plain DP-SGD's equals what DP-SGD's is stated to be."""
+    model = Architecture("mlp", {"hidden": [32]}).build((6,), 3, seed=0)
+    x, y = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 4, dtype=torch.long)
+    found = deviation_of_noise(model, x, y, ClippedGaussian(0.5, 3.0), seed=1)
+    assert found == pytest.approx(0.5 * 3.0 / 4, rel=0.1)
+    assert deviation_of_noise(model, x, y, ClippedGaussian(0.5, 0.0), seed=1) == 0

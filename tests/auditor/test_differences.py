@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from auditor.differences import gap, paired_difference, paired_estimate
+from auditor.differences import gap, paired_difference, paired_estimate, share_estimate
 
 
 @pytest.mark.parametrize(("first_alone", "second_alone"), [(0.1, 0.1), (0.3, 0.05), (0.01, 0.0), (0.5, 0.4)])
@@ -61,3 +62,14 @@ def test_no_unit_gives_a_reason_and_bad_values_an_error() -> None:
         paired_difference(np.array([2.0]), np.array([0.0]), level=0.95)
     with pytest.raises(ValueError, match="shapes"):
         paired_difference(np.zeros(3), np.zeros(2), level=0.95)
+
+
+def test_a_share_is_clopper_pearson_over_records_and_never_below_nothing() -> None:
+    found = share_estimate(np.ones(64), level=0.95, unit="record")
+    assert found.low == pytest.approx(stats.beta.ppf(0.025, 64, 1))
+    few = share_estimate(np.ones(4), level=0.95, unit="record")
+    assert few.low == pytest.approx(stats.beta.ppf(0.025, 4, 1))
+    grouped = share_estimate(np.array([0.5, 1.0, 0.25]), level=0.95, unit="group")
+    assert grouped.low == 0
+    assert grouped.high == 1
+    assert share_estimate(np.zeros(0), level=0.95, unit="record").value is None

@@ -1,6 +1,6 @@
 """From evidence to findings: false alarms at most at the nominal rate, and silence never mistaken for safety."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,15 +9,17 @@ import torch
 from attacks.membership.lira import LiRA
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.membership.rmia import RMIA
-from attacks.protocol import MembershipScores
+from attacks.protocol import MembershipScores, Reconstructions
+from attacks.reconstruction.model_inversion import ModelInversion
 from attacks.threat_model import Target
 from auditor.claims import show_epsilon
 from auditor.evidence import Evidence, measures
 from auditor.findings import headline, judge_all, level_of_intervals
 from auditor.plan import Plan, parse_plan
-from auditor.subject import Subject
+from auditor.reconstructed import compare, flagged
+from auditor.subject import Question, Subject
 from defenses.guarantee import Guarantee, Neighboring
-from defenses.records import Inclusion, Records, Split, Table
+from defenses.records import Image, Inclusion, Records, Split, Table
 from defenses.schemes.none import NoDefense
 from defenses.store import ModelStore
 from reports.record import AttackStatus, Status
@@ -172,3 +174,50 @@ def test_limits_for_single_attacks_cost_nothing_for_the_others() -> None:
     assert level_of_intervals(each, attacks) == pytest.approx(1 - 0.05 / 2)
     both = parse_plan(PLAN + one.format("lira") + '[[limits]]\nmeasure = "advantage"\nmaximum = 0.6\n')
     assert level_of_intervals(both, attacks) == pytest.approx(1 - 0.05 / 3)
+
+
+def test_a_few_copies_keep_a_mean_from_being_called_within() -> None:
+    """30 copies among 200 reconstructions move an AUC over 400 records by little, and are no accident."""
+    rng = np.random.default_rng(2)
+    x = rng.random((400, 1, 8, 8)).astype(np.float32)
+    records, included = Records(x, np.zeros(400, np.int64), 2, Image()), rng.random(400) < 0.5
+    made = rng.random((200, 1, 8, 8)).astype(np.float32)
+    plan = parse_plan(PLAN + '[control]\nenabled = false\n[[limits]]\nmeasure = "auc"\nmaximum = 0.7\n')
+    statuses = {}
+    for copies in (0, 30):
+        made[:copies] = x[np.flatnonzero(included)[:copies]]
+        claim = Reconstructions(made)
+        joined = compare(claim, records, included, rng=np.random.default_rng(0))
+        assert flagged(joined.leakage) is (copies > 0)
+        target = Target(torch.nn.Linear(1, 2), records, "d")
+        entry = Evidence(
+            ModelInversion(), True, AttackStatus.RAN, Question(target, included), claim=claim, joined=joined
+        )
+        found = {"model_inversion": measures(entry, level=0.95)}
+        who = replace(subject(included), target=target, claimed=None)
+        (finding,) = judge_all([entry], found, {}, show_epsilon([entry], who, plan), who, plan)
+        statuses[copies] = finding.status
+        assert ("copies" in finding.sentence) is (copies > 0)
+    assert statuses == {0: Status.WITHIN, 30: Status.INCONCLUSIVE}
+
+
+def test_only_an_attack_on_the_same_thing_carries_a_limit_for_one_that_sees_nothing() -> None:
+    rng = np.random.default_rng(1)
+    included = rng.random(2000) < 0.5
+    who = subject(included)
+    plan = parse_plan(PLAN + '[[limits]]\nmeasure = "auc"\nmaximum = 0.7\n')
+    blind, seeing = rng.normal(size=2000), rng.normal(size=2000) + 0.5 * included
+    for about, counts in (("the trained model", [True, False]), ("gradients", [True, True])):
+        questions = {"sees": who.questions[0], "blind": Question(who.target, included, about=about)}
+        evidence = [
+            Evidence(
+                type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, questions[name],
+                claim=MembershipScores(scores),
+            )
+            for name, scores in (("sees", seeing), ("blind", blind))
+        ]  # fmt: skip
+        found = {entry.attack.name: measures(entry, level=0.95) for entry in evidence}
+        findings = judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
+        limits = [finding for finding in findings if finding.code == "PA010"]
+        assert [finding.status for finding in limits] == [Status.WITHIN, Status.INCONCLUSIVE]
+        assert [finding.counts for finding in limits] == counts

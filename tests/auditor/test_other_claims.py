@@ -163,3 +163,13 @@ def test_predicates_that_describe_several_single_out_nobody() -> None:
     assert found["singling_out_rate"].value == 0
     with pytest.raises(ValueError, match="matches have shape"):
         join_predicates(Predicates(pairs[:, :7]), included, rng=np.random.default_rng(0))
+
+
+def test_somebody_with_many_records_is_singled_out_once() -> None:
+    matches = np.eye(8, dtype=np.bool_)
+    included = np.arange(8) < 4
+    units = np.array([0, 0, 0, 0, 1, 2, 3, 4])
+    found = join_predicates(Predicates(matches), included, rng=np.random.default_rng(0), units=units)
+    assert found.inside.tolist() == [1]
+    assert found.outside.tolist() == [1, 1, 1, 1]
+    assert found.unit == "group of records"

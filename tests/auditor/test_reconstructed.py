@@ -126,3 +126,27 @@ def test_people_are_one_unit_whatever_their_photographs() -> None:
     whole = np.repeat(included[::10], 10)
     found = compare(Reconstructions(records.x[:5]), owned, whole, rng=np.random.default_rng(0))
     assert sum(found.leakage.units) == N // 10
+
+
+def test_what_would_have_been_seen_does_not_hang_on_one_draw() -> None:
+    """Twenty reconstructions of noise: whatever seed plants the copies, the same least share is told."""
+    records, included = faces()
+    made = np.random.default_rng(5).random((20, 1, 8, 8)).astype(np.float32)
+    told = {
+        compare(Reconstructions(made), records, included, rng=np.random.default_rng(seed)).least_seen
+        for seed in range(6)
+    }
+    assert len(told) <= 2
+    assert 0.01 not in told  # one of twenty is a twentieth
+    assert told <= {None, 0.05, 0.1}
+
+
+def test_class_means_do_not_know_the_candidate_that_they_are_compared_with() -> None:
+    """Noise, each member in a class of its own: a mean over the record itself would be the record."""
+    rng = np.random.default_rng(1)
+    x = rng.random((120, 1, 8, 8)).astype(np.float32)
+    included = np.arange(120) < 60
+    y = np.where(included, np.arange(120), 60)
+    records = Records(x, y.astype(np.int64), 61, Image())
+    found = compare(Reconstructions(x[:1] * 0), records, included, rng=rng)
+    assert found.class_means < 0.75

@@ -10,7 +10,7 @@ from auditor.audit import run_audit
 from auditor.plan import parse_plan
 from auditor.setting import Setting
 from auditor.workplace import Workplace
-from defenses.errors import PlanError
+from defenses.errors import DataError, PlanError
 from reports.html import render
 from reports.record import AttackStatus, Report, Status
 
@@ -102,9 +102,16 @@ def test_a_model_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"\[released\] are all there is: leave out model"):
         parse_plan(PLAN + '[model]\narchitecture = "mlp"\n')
     text = PLAN.replace('name = "linkability"', 'name = "loss_threshold"')
-    for name in ("members", "nonmembers", "population", "synthetic"):
-        people(100, len(name)).to_csv(tmp_path / f"{name}.csv", index=False)
+    for seed, name in enumerate(("members", "nonmembers", "population", "synthetic")):
+        people(100, seed).to_csv(tmp_path / f"{name}.csv", index=False)
     report = run_audit(parse_plan(text), Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu")).report
     (left_out,) = [attack for attack in report.attacks if attack.name == "loss_threshold"]
     assert left_out.status is AttackStatus.NOT_APPLICABLE
     assert "logits" in str(left_out.reason)
+
+
+def test_a_population_that_holds_candidates_is_refused(tmp_path: Path) -> None:
+    for seed, name in enumerate(("members", "nonmembers", "population", "synthetic")):
+        people(100, 0 if name == "population" else seed).to_csv(tmp_path / f"{name}.csv", index=False)
+    with pytest.raises(DataError, match="100 of 100 population records are also candidates"):
+        run_audit(parse_plan(PLAN), Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu"))
