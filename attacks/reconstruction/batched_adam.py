@@ -27,16 +27,17 @@ class SignedAdam:
         """Return the best point of each row that was met.
 
         Args:
-            objective: (V, d) -> values (V,) and gradients (V, d); rows do not depend on each other.
+            objective: (V, d) points and (V,) the rows that they are of, here all -> values (V,) and gradients (V, d).
             start: (V, d), brought into the box first.
             evaluations: Of each row, at least 1; all are taken, since steps get shorter by this plan.
             tolerance: A row counts as converged when its value is below this share of its first value.
         """
         x = start.clamp(0, 1)
+        rows = torch.arange(len(x), device=x.device)
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         best, lowest, goal = x, torch.full_like(x[:, 0], torch.inf), torch.zeros_like(x[:, 0])
         for done in range(1, evaluations + 1):
-            value, gradient = objective(x)
+            value, gradient = objective(x, rows)
             if done == 1:
                 goal = tolerance * value
             better = value < lowest

@@ -8,8 +8,10 @@ from torch import Tensor
 
 _HISTORY = 300  # all of a usual run: forgetting costs these problems tens of decibels
 _SUFFICIENT, _SHRINK, _TRIES = 1e-4, 0.5, 20
+_CROWDED = 0.9  # rows are put together anew when no more than this share of them goes on
+_TINY = 1e-300
 
-Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ def minimise(objective: Objective, start: Tensor, *, evaluations: int, tolerance
     """Minimise V functions of d variables side by side.
 
     Args:
-        objective: (V, d) -> values (V,) and gradients (V, d); rows do not depend on each other.
+        objective: (k, d) points and (k,) the rows that they are of -> values (k,) and gradients (k, d); rows do not
+            depend on each other.
         start: (V, d).
         evaluations: Most evaluations of a row, at least 1.
         tolerance: A row ends when its value is below this share of its first value.
@@ -42,68 +45,109 @@ def minimise(objective: Objective, start: Tensor, *, evaluations: int, tolerance
         The best point of each row that was met.
 
     Source: Nocedal 1980, "Updating quasi-Newton matrices with limited storage"; backtracking until Armijo's condition
-    holds, and a row whose search fails forgets its curvature.
+    holds, and a row whose search fails forgets its curvature. No row waits for another's line search: with each
+    evaluation one row may begin a new step while another halves its own.
     """
-    x = start.clone()
-    value, gradient = objective(x)
+    rows, x = torch.arange(len(start), device=start.device), start.clone()
+    value, gradient = objective(x, rows)
     goal = tolerance * value
-    used = torch.ones(len(x), dtype=torch.long, device=x.device)
-    steps: list[Tensor] = []
-    changes: list[Tensor] = []
+    ends, lowest, used = x.clone(), value.clone(), torch.ones_like(rows)
     going = (value > goal) & torch.isfinite(value)
-    while bool(going.any()) and int(used[going].min()) < evaluations:
-        direction = _direction(gradient, steps, changes)
-        slope = (direction * gradient).sum(1)
-        uphill = slope >= 0
-        direction = torch.where(uphill[:, None], -gradient, direction)
-        slope = torch.where(uphill, -(gradient**2).sum(1), slope)
-        first = 1 / gradient.abs().sum(1).clamp(min=1e-300)
-        size = torch.ones_like(value) if steps else first.clamp(max=1.0)
-        new_x, new_value, new_gradient = x, value, gradient
-        waiting = going & (used < evaluations)
-        for _ in range(_TRIES):
-            tried = torch.where(waiting[:, None], x + size[:, None] * direction, new_x)
-            tried_value, tried_gradient = objective(tried)
-            used = used + waiting
-            good = waiting & (tried_value <= value + _SUFFICIENT * size * slope)
-            new_x = torch.where(good[:, None], tried, new_x)
-            new_value = torch.where(good, tried_value, new_value)
-            new_gradient = torch.where(good[:, None], tried_gradient, new_gradient)
-            waiting = waiting & ~good & (used < evaluations)
-            if not bool(waiting.any()):
+    curvature = _Curvature(x)
+    direction, slope, size, plain = _begin(gradient, curvature)
+    tries = torch.zeros_like(rows)
+    for _ in range(1, evaluations):
+        if int(going.sum()) <= _CROWDED * len(rows):
+            ends[rows], lowest[rows] = x, value
+            if not bool(going.any()):
                 break
-            size = torch.where(waiting, size * _SHRINK, size)
-        moved = new_x - x
-        stuck = going & (moved == 0).all(1)
-        if steps:  # without curvature a stuck row tries the gradient once more; with nothing left it ends
-            for kept in (*steps, *changes):
-                kept[stuck] = 0
-            fresh = stuck & ~uphill
-        else:
-            fresh = torch.zeros_like(stuck)
-        steps.append(moved)
-        changes.append(new_gradient - gradient)
-        del steps[:-_HISTORY], changes[:-_HISTORY]
-        x, value, gradient = new_x, new_value, new_gradient
-        going = going & (value > goal) & (used < evaluations) & (~stuck | fresh)
-    return Minimum(x, value, used, value <= goal)
+            x, value, gradient, direction, slope = (part[going] for part in (x, value, gradient, direction, slope))
+            size, plain, tries, rows = (part[going] for part in (size, plain, tries, rows))
+            curvature.keep(going)
+            going = going[going]
+        tried = x + size[:, None] * direction
+        tried_value, tried_gradient = objective(tried, rows)
+        used[rows] += going
+        good = going & (tried_value <= value + _SUFFICIENT * size * slope) & (tried != x).any(1)
+        curvature.learn(tried - x, tried_gradient - gradient, good)
+        x, gradient = torch.where(good[:, None], tried, x), torch.where(good[:, None], tried_gradient, gradient)
+        value, tries = torch.where(good, tried_value, value), torch.where(good, 0, tries + 1)
+        stuck = tries >= _TRIES
+        going = going & (value > goal[rows]) & ~(stuck & plain)  # down the plain gradient, nothing is left to try
+        curvature.forget(stuck)
+        turning, size = good | stuck, _SHRINK * size
+        if bool(turning.any()):
+            begun = _begin(gradient, curvature)
+            direction = torch.where(turning[:, None], begun[0], direction)
+            slope, size, plain = (
+                torch.where(turning, new, old) for new, old in zip(begun[1:], (slope, size, plain), strict=True)
+            )
+            tries = torch.where(turning, 0, tries)
+    ends[rows], lowest[rows] = x, value
+    return Minimum(ends, lowest, used, lowest <= goal)
 
 
-def _direction(gradient: Tensor, steps: list[Tensor], changes: list[Tensor]) -> Tensor:
-    """Return minus the inverse curvature times the gradient, by the two loops, each row for itself."""
-    q = gradient.clone()
-    weights, products = [], []
-    for s, y in zip(reversed(steps), reversed(changes), strict=True):
-        product = (s * y).sum(1)
-        rho = torch.where(product > 1e-300, 1 / product.clamp(min=1e-300), torch.zeros_like(product))
-        alpha = rho * (s * q).sum(1)
-        q = q - alpha[:, None] * y
-        weights.append(alpha)
-        products.append(rho)
-    if steps:
-        s, y = steps[-1], changes[-1]
-        top, bottom = (s * y).sum(1), (y * y).sum(1)
-        q = torch.where(top > 0, top / bottom.clamp(min=1e-300), torch.ones_like(top))[:, None] * q
-    for s, y, alpha, rho in zip(steps, changes, reversed(weights), reversed(products), strict=True):
-        q = q + s * (alpha - rho * (y * q).sum(1))[:, None]
-    return -q
+def _begin(gradient: Tensor, curvature: "_Curvature") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return where rows turn (V, d), their slope there, a first size of step, and whether that is the gradient (V,)."""
+    direction = curvature.direction(gradient)
+    slope = torch.linalg.vecdot(direction, gradient)
+    plain = (slope >= 0) | ~curvature.known
+    direction = torch.where(plain[:, None], -gradient, direction)
+    slope = torch.where(plain, -torch.linalg.vecdot(gradient, gradient), slope)
+    short = (1 / gradient.abs().sum(1).clamp(min=_TINY)).clamp(max=1.0)
+    return direction, slope, torch.where(plain, short, 1.0), plain
+
+
+class _Curvature:
+    """What rows have learned from their steps: those and the changes of their gradients.
+
+    A row that learned nothing from an evaluation has zeros there, which change nothing.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.steps: list[Tensor] = []
+        self.changes: list[Tensor] = []
+        self.inverses: list[Tensor] = []  # of the products of the two, or 0
+        self.scale = torch.ones_like(x[:, 0])
+        self.known = torch.zeros_like(x[:, 0], dtype=torch.bool)
+
+    def learn(self, step: Tensor, change: Tensor, good: Tensor) -> None:
+        """Take in a step (V, d) and what it changed, of those rows where it is good (V,)."""
+        product = torch.linalg.vecdot(step, change)
+        bent = good & (product > _TINY)
+        if not bool(bent.any()):
+            return
+        length = torch.linalg.vecdot(change, change).clamp(min=_TINY)
+        self.scale = torch.where(bent, product / length, self.scale)
+        self.known = self.known | bent
+        self.steps.append(torch.where(bent[:, None], step, 0))
+        self.changes.append(torch.where(bent[:, None], change, 0))
+        self.inverses.append(torch.where(bent, 1 / product, 0))
+        for kept in (self.steps, self.changes, self.inverses):
+            del kept[:-_HISTORY]
+
+    def forget(self, rows: Tensor) -> None:
+        """Forget what these rows (V,) bool have learned."""
+        if bool(rows.any()):
+            for kept in (*self.steps, *self.changes, *self.inverses):
+                kept[rows] = 0
+            self.scale[rows], self.known[rows] = 1, False
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows (V,) bool alone."""
+        self.scale, self.known = self.scale[rows], self.known[rows]
+        for kept in (self.steps, self.changes, self.inverses):
+            kept[:] = [part[rows] for part in kept]
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """Return minus the inverse curvature times the gradient (V, d), by the two loops."""
+        q = -gradient
+        weights = []
+        for s, y, inverse in zip(reversed(self.steps), reversed(self.changes), reversed(self.inverses), strict=True):
+            weight = inverse * torch.linalg.vecdot(s, q)
+            q.addcmul_(weight[:, None], y, value=-1)
+            weights.append(weight)
+        q *= self.scale[:, None]
+        for s, y, inverse, weight in zip(self.steps, self.changes, self.inverses, reversed(weights), strict=True):
+            q.addcmul_((weight - inverse * torch.linalg.vecdot(y, q))[:, None], s)
+        return q

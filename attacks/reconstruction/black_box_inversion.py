@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from attacks.protocol import Attack, Reconstructions
+from attacks.reconstruction.model_inversion import rougher
 from attacks.threat_model import Capability, Facts, ThreatModel, View
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Image
@@ -30,19 +32,26 @@ class BlackBoxInversion(Attack):
         frequencies: Cosines along each side of an image, at least 1; every feature of what is no image.
         step_size: Mean movement of a feature in one step, as a share of its range.
         probe: How far from a reconstruction it is asked, as a share of the range.
-        confidence: Probability of the class at which a reconstruction is finished, in (0, 1).
+        smoothness: Pull towards less total variation of images, against the pull towards the class; at least 0.
+        confidence: Probability of the class that a reconstruction should reach, in (0, 1).
+        early_stop: Whether a reconstruction is finished there, which costs fewer queries, instead of climbing to the
+            last step.
 
     Source: Fredrikson, Jha and Ristenpart 2015, section 5, whose black-box attack takes finite differences along every
     pixel. Deviation: random low frequencies with antithetic queries (Wierstra et al. 2014, "Natural Evolution
-    Strategies"), which need far fewer of them.
+    Strategies"), which need far fewer of them; no early stop, which looks less like the class. On digits the
+    reconstructions of small networks correlate with the class mean by 0.61 to 0.69, of ReLU convolutions by 0.44. It
+    starts from a dark grey, as `model_inversion` does.
     """
 
     steps: int = 120
     directions: int = 20
     frequencies: int = 8
     step_size: float = 0.0125
-    probe: float = 0.05
+    probe: float = 0.1
+    smoothness: float = 0.25
     confidence: float = 0.9999
+    early_stop: bool = False
 
     name = "black_box_inversion"
     title = "Model inversion by queries"
@@ -61,6 +70,8 @@ class BlackBoxInversion(Attack):
                 f"confidence is {self.confidence}, step_size {self.step_size}, probe {self.probe}; give a probability "
                 "strictly between 0 and 1, and two positive shares"
             )
+        if not 0 <= self.smoothness < np.inf:
+            raise ValueError(f"smoothness is {self.smoothness}; it must be at least 0, and finite")
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
         """Return one reconstruction of each class, and say how many reached the confidence and what that cost."""
@@ -80,9 +91,10 @@ class BlackBoxInversion(Attack):
 
         for step in range(self.steps):
             _, confidence = ask(x, y)
-            better = (sure < self.confidence) & (confidence > sure)  # what is finished stays as it was
+            finished = self.early_stop & (sure >= self.confidence)
+            better = ~finished & (confidence >= sure)  # of equals, which rounding makes, the last
             best[better], sure[better] = x[better], confidence[better]
-            open_ = np.flatnonzero(sure < self.confidence)
+            open_ = np.flatnonzero((sure < self.confidence) | (not self.early_stop))
             if not len(open_):
                 break
             turns = rng.standard_normal((len(open_), self.directions, len(basis))) @ basis
@@ -91,8 +103,9 @@ class BlackBoxInversion(Attack):
             odds, _ = ask(asked.reshape(-1, size), np.repeat(y[open_], 2 * self.directions))
             rise = np.diff(odds.reshape(len(open_), self.directions, 2), axis=2)
             climb = -(rise * turns).sum(axis=1)
-            climb *= length / np.maximum(np.linalg.norm(climb, axis=1, keepdims=True), 1e-30)
-            x[open_] = np.clip(x[open_] + climb, low, high)
+            images = torch.from_numpy(x[open_].reshape(-1, *facts.shape))
+            climb = _unit(climb) - self.smoothness * rougher(images, facts).numpy().reshape(len(open_), -1)
+            x[open_] = np.clip(x[open_] + length * _unit(climb), low, high)
             if step % _REPORT == 0:
                 on_progress(Progress("inverting the model by queries", step, self.steps))
         reached = int((sure >= self.confidence).sum())
@@ -114,6 +127,11 @@ def slow_basis(facts: Facts, frequencies: int) -> Float64Array:
     down, across = (_cosines(side, min(frequencies, side)) for side in (height, width))
     plane = np.einsum("ih,jw->ijhw", down, across).reshape(-1, height * width)
     return np.kron(np.eye(channels), plane)
+
+
+def _unit(x: Float64Array) -> Float64Array:
+    """Return rows of length 1, or 0 where they were 0."""
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30))
 
 
 def _cosines(side: int, count: int) -> Float64Array:

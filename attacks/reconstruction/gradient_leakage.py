@@ -18,6 +18,8 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 
 from attacks.reconstruction.batched_lbfgs import Minimum, Objective, minimise
 from attacks.reconstruction.shared_gradients import descent
+from attacks.reconstruction.unfolded import unfolded
+from defenses.memory import freed_memory_is_kept
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors
@@ -28,6 +30,7 @@ Mismatch = Callable[[Tensor, Tensor, Tensor], Tensor]
 _TINY = 1e-300
 _RIDGE = 1e-12  # of the diagonal of a Gram matrix: records that are alike have scales that cannot be told apart
 _AT_ONCE = 2**24  # numbers in the gradients of the victims that are attacked side by side
+_MANY = 8  # victims for whom products of matrices are faster than convolutions, on a CPU
 _REPORT = 20
 
 
@@ -157,17 +160,22 @@ class GradientMatching:
         if known.shape != (victims, batch_size):
             raise ValueError(f"labels have shape {tuple(known.shape)}; give ({victims}, {batch_size})")
         targets = nn.functional.one_hot(known, classes).to(like)
-        together = vmap(grad_and_value(self._mismatch(model, parameters, (batch_size, *shape), value_range)))
+        many = victims >= _MANY and like.device.type == "cpu"
+        network = unfolded(model) if many else model
+        together = vmap(grad_and_value(self._mismatch(network, parameters, (batch_size, *shape), value_range)))
         step = max(1, _AT_ONCE // (seen.shape[1] * (batch_size if self._scaled_apart else self.local_steps)))
         parts = [slice(first, first + step) for first in range(0, victims, step)]
         total, calls = self.restarts * len(parts) * self.evaluations, 0
 
-        def objective(z: Tensor) -> tuple[Tensor, Tensor]:
+        def objective(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal calls
             calls += 1
             if calls % _REPORT == 0:
                 on_progress(Progress("matching gradients", min(calls, total), total))
-            gradients, values = together(z, seen[part], targets[part])
+            messages, wanted = seen[part], targets[part]
+            if len(rows) < len(messages):
+                messages, wanted = messages[rows], wanted[rows]
+            gradients, values = together(z, messages, wanted)
             return values.detach(), gradients.detach()
 
         best: Minimum | None = None
@@ -179,8 +187,10 @@ class GradientMatching:
             start = start.to(like.device)
             ends, first = [], []
             for part in parts:
-                first.append(objective(start[part])[0])
-                ends.append(self.search(objective, start[part], evaluations=self.evaluations, tolerance=self.tolerance))
+                begun = start[part]
+                with freed_memory_is_kept():
+                    first.append(objective(begun, torch.arange(len(begun), device=begun.device))[0])
+                    ends.append(self.search(objective, begun, evaluations=self.evaluations, tolerance=self.tolerance))
             best, shares = _better(best, _joined(ends), shares, torch.cat(first))
         assert best is not None
         left, low = shares.cpu().numpy(), value_range[0]
@@ -229,7 +239,7 @@ class GradientMatching:
                 distance = 1 - fitted @ seen / ((fitted @ fitted) * square + _TINY).sqrt()
                 square = torch.ones_like(square)
             else:
-                distance = (fitted - seen).square().sum()
+                distance = (fitted - seen) @ (fitted - seen)
             if not self.smoothness:
                 return distance
             return distance + self.smoothness * square * _variation(guess)

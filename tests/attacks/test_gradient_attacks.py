@@ -171,12 +171,12 @@ def test_signed_steps_stop_at_the_box_and_rows_do_not_meet() -> None:
     centres = torch.tensor([[0.3, 0.8, 1.7], [-2.0, 0.5, 0.1]], dtype=torch.float64)
     weights = torch.tensor([1.0, 100.0, 1e-4], dtype=torch.float64)  # which signs do not see
 
-    def objective(x: Tensor) -> tuple[Tensor, Tensor]:
+    def objective(x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         return (weights * (x - centres) ** 2).sum(1), 2 * weights * (x - centres)
 
     found = SignedAdam(0.1)(objective, torch.zeros_like(centres), evaluations=400, tolerance=0.0)
     torch.testing.assert_close(found.x, centres.clamp(0, 1), atol=2e-3, rtol=0)
-    torch.testing.assert_close(found.value, objective(found.x)[0])
+    torch.testing.assert_close(found.value, objective(found.x, torch.arange(2))[0])
     assert found.evaluations.tolist() == [400, 400]
 
 

@@ -6,11 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from torch import nn
 
-from attacks.reconstruction.batched_lbfgs import minimise
 from attacks.reconstruction.gradient_leakage import GradientMatching, Leaked
 from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
 from attacks.reconstruction.shared_gradients import local_updates, shared_gradients, shared_under
@@ -249,27 +247,10 @@ def test_many_victims_at_once_are_cheaper(model: nn.Module) -> None:
         return time.perf_counter() - began
 
     seconds(slice(0, 1))
-    assert np.median([seconds(slice(k, k + 1)) for k in range(3)]) * 32 > 2 * seconds(slice(0, 32))
-
-
-def test_rows_are_minimised_as_each_would_be_by_itself() -> None:
-    rng = np.random.default_rng(0)
-    q = torch.from_numpy(rng.normal(size=(5, 20, 12)))
-    matrices = q.transpose(1, 2) @ q + 0.1 * torch.eye(12)
-    centres = torch.from_numpy(rng.normal(size=(5, 12)))
-
-    def objective(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        pulled = torch.einsum("vij,vj->vi", matrices, x - centres)
-        return ((x - centres) * pulled).sum(1) / 2, pulled
-
-    found = minimise(objective, torch.zeros(5, 12, dtype=torch.float64), evaluations=100, tolerance=1e-20)
-    assert bool(found.converged.all())
-    torch.testing.assert_close(found.x, centres, atol=1e-8, rtol=0)
-    assert int(found.evaluations.max()) < 60
-    alone = minimize(
-        lambda x: ((x - centres[0].numpy()) @ matrices[0].numpy() @ (x - centres[0].numpy())) / 2, np.zeros(12)
-    )
-    assert found.x[0].numpy() == pytest.approx(alone.x, abs=1e-3)
+    ratios = [  # in turn, since other work on the machine comes and goes
+        np.median([seconds(slice(k, k + 1)) for k in range(3)]) * 32 / seconds(slice(0, 32)) for _ in range(3)
+    ]
+    assert np.median(ratios) > 3.5  # 5 and more on an idle machine with one thread
 
 
 def test_wrong_input(model: nn.Module, victims: tuple[torch.Tensor, torch.Tensor]) -> None:
