@@ -160,25 +160,31 @@ def judge_claims(shown: Shown, subject: Subject, plan: Plan, found: Measures, co
 
 
 def judge_steps(implied: StepAudit, subject: Subject) -> list[Finding]:
-    """Judge a promise by what single steps imply: a bound above it contradicts clipping or noise, not the run."""
-    promises = (subject.proved, subject.claimed)
-    promise = next((one for one in promises if isinstance(one, Guarantee) and one.epsilon < float("inf")), None)
-    if promise is None:
-        return []
-    bound = implied.gaussian
-    judged = judge_claim(bound, promise, said="Gradient canaries imply")
-    return [
-        Finding(
-            code=STEP,
-            status=judged.status,
-            title="Clipping and noise of single steps",
-            sentence=judged.sentence,
-            measure="epsilon",
-            limit=promise.epsilon,
-            found=_one_sided(bound, n=implied.trials, unit="trial"),
-            more=MORE,
+    """Judge what is claimed and what is proved by what single steps imply.
+
+    A bound above a promise contradicts clipping or noise, or the price that was put on them, not the run.
+    """
+    promises = {"claimed": subject.claimed, "proved": subject.proved}
+    if subject.proved is not None and _same(subject.claimed, subject.proved):
+        del promises["claimed"]  # one statement, judged once
+    findings = []
+    for which, promise in promises.items():
+        if not isinstance(promise, Guarantee) or promise.epsilon == float("inf"):
+            continue
+        judged = judge_claim(implied.gaussian, promise, said="Gradient canaries imply")
+        findings.append(
+            Finding(
+                code=STEP,
+                status=judged.status,
+                title=f"Clipping and noise of single steps, against what is {which}",
+                sentence=judged.sentence,
+                measure="epsilon",
+                limit=promise.epsilon,
+                found=_one_sided(implied.gaussian, n=implied.trials, unit="trial"),
+                more=MORE,
+            )
         )
-    ]
+    return findings
 
 
 def judge_reconstruction(found: PriorAware) -> Finding:

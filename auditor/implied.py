@@ -78,7 +78,7 @@ def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence:
     epochs = min(lots.epochs, -(-asked.steps // lots.steps_per_epoch))
     recipe = replace(job.recipe, lots=replace(lots, epochs=epochs))
     # A scheme that is calibrated would calibrate anew for the shorter run; its noise is that of the whole.
-    scheme = replace(job.defense, epsilon=None, noise_multiplier=claim.noise_multiplier)  # type: ignore[type-var]
+    scheme = job.defense.fixed(lots)
     size = sum(parameter.numel() for parameter in subject.target.model.parameters())
     return audit_steps(
         replace(job, recipe=recipe, defense=scheme),

@@ -135,6 +135,10 @@ class Defense(abc.ABC):
         """Return what each step is said to do, so that gradient canaries can test it; None where that is not known."""
         return None
 
+    def fixed(self, lots: Lots) -> "Defense":
+        """Return the scheme with the noise that a run with these lots has, for runs of any length (default: itself)."""
+        return self
+
     @abc.abstractmethod
     def event(self, history: History) -> Any:
         """Return what the run did as a `dp_accounting.DpEvent`, or `Unaccounted` with the reason."""

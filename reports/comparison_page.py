@@ -41,15 +41,18 @@ def headline(comparison: Comparison) -> str:
     if not wrong:
         tested = sum(place_of(run) is Place.HOLDS for run in comparison.runs)
         return f"Nothing that is promised was contradicted in {total} runs; {tested} of them could have been."
-    first = wrong[0]
-    bound = first.epsilons.shown if first.epsilons else None
-    shown = "" if bound is None else f", for instance {first.name}: shown at least {wording.at_least(bound.lower)}"
-    return f"{len(wrong)} of {total} runs contradict what is promised of them{shown}."
+    run, found = comparison.contradictions[0]
+    low = None if found.found is None else found.found.low
+    said = ""
+    if low is not None and found.limit is not None:
+        said = f": for {run.name}, epsilon is at least {wording.at_least(low)} where {wording.at_most(found.limit)} is"
+        said += " promised"
+    return f"{len(wrong)} of {total} runs contradict what is promised of them{said}."
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Write the table and the contradictions as short Markdown."""
-    head = ["Scheme", "Claimed", "Proved", "Shown", "Ceiling", "Accuracy", "Seconds", ""]
+    head = ["Scheme", "Claimed", "Proved", "Shown", "Ceiling", "Implied by steps", "Accuracy", "Seconds", ""]
     rows = [[run.name, *_cells(run), str(place_of(run))] for run in comparison.runs]
     lines = [f"# {markdown.escape(comparison.title)}", "", headline(comparison), "", *markdown.table(head, rows), ""]
     for run, found in comparison.contradictions:
@@ -59,7 +62,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def _cells(run: ComparedRun) -> list[str]:
     if run.epsilons is None:
-        return ["", "", f"did not run: {run.reason}", "", "", f"{run.seconds:.0f}"]
+        return ["", "", f"did not run: {run.reason}", "", "", "", f"{run.seconds:.0f}"]
     epsilons = run.epsilons
     claimed = epsilons.claimed.epsilon if epsilons.claimed else None
     proved = epsilons.proved
@@ -69,6 +72,7 @@ def _cells(run: ComparedRun) -> list[str]:
         "" if proved is None else "unaccounted" if proved.epsilon is None else wording.at_most(proved.epsilon),
         (epsilons.shown_reason or "") if shown is None else wording.at_least(shown.lower),
         "" if shown is None else wording.at_most(shown.ceiling),
+        "" if epsilons.implied is None else wording.at_least(epsilons.implied.lower),
         "" if accuracy is None else wording.found(accuracy, "accuracy"),
         f"{run.seconds:.0f}",
     ]

@@ -3,15 +3,18 @@
 import hashlib
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
 from auditor.plan import Plan, parse_table
-from auditor.plan_parts import Part
+from auditor.plan_parts import Part, PriorAware, WhiteBox
 from defenses.errors import PlanError
+
+# Parts of a plan that watch steps; in a comparison they are for the schemes whose steps can be tested.
+WATCHING: dict[str, type[Part]] = {"white_box": WhiteBox, "prior_aware": PriorAware}
 
 
 class Entry(Part):
@@ -43,12 +46,14 @@ class Cell:
         varied: The field that varies, or None.
         value: Its value here.
         plan: The audit's own plan.
+        watched: What watches steps, for schemes whose steps can be tested: `white_box`, `prior_aware`.
     """
 
     label: str
     varied: str | None
     value: float | None
     plan: Plan
+    watched: dict[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def _cells(base: dict[str, Any], entry: Entry) -> list[Cell]:
     found = []
     for value in entry.values or (None,):
         varied = {} if value is None or entry.vary is None else {entry.vary: _number(value)}
-        table = dict(base)
+        table = {name: value for name, value in base.items() if name not in WATCHING}
         table["scheme"] = {"name": entry.name, **entry.parameters, **varied}
         table["training"] = {**base.get("training", {}), **entry.training}
         said = label if value is None else f"{label}, {entry.vary} {value:g}"
@@ -133,8 +138,16 @@ def _cells(base: dict[str, Any], entry: Entry) -> list[Cell]:
             plan = parse_table(table)
         except PlanError as error:
             raise PlanError(f"schemes, {said}: {error}") from error
-        found.append(Cell(label, entry.vary, value, plan))
+        found.append(Cell(label, entry.vary, value, plan, _watched(base)))
     return found
+
+
+def _watched(base: dict[str, Any]) -> dict[str, Part]:
+    try:
+        return {name: part.model_validate(base[name]) for name, part in WATCHING.items() if name in base}
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PlanError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
 
 
 def _number(value: float) -> float | int:

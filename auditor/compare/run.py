@@ -11,7 +11,13 @@ from auditor.audit import run_audit
 from auditor.claims import CLAIM, PROOF, REBUILT, STEP
 from auditor.compare.plan import Cell, ComparePlan
 from auditor.output import write_audit
-from auditor.resolve import parameters_of, resolve_architecture, resolve_attacks, resolve_defense
+from auditor.resolve import (
+    parameters_of,
+    resolve_architecture,
+    resolve_attacks,
+    resolve_defense,
+    resolve_recipe,
+)
 from auditor.setting import Setting
 from defenses.errors import AuditError, TrainingError
 from defenses.progress import Progress
@@ -48,11 +54,12 @@ def run_comparison(
         resolve_attacks(cell.plan)
         resolve_architecture(cell.plan, allow_code=setting.allow_code)
         resolve_defense(cell.plan)
+    cells = [_with_eyes(cell, setting) for cell in plan.cells]
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     runs: list[ComparedRun] = []
     reports: list[Report] = []
-    for number, cell in enumerate(plan.cells):
-        run, report = _run(cell, setting, folder, number, len(plan.cells))
+    for number, cell in enumerate(cells):
+        run, report = _run(cell, setting, folder, number, len(cells))
         runs.append(run)
         reports += [] if report is None else [report]
         on_run(number + 1, len(plan.cells), run)
@@ -71,6 +78,19 @@ def run_comparison(
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
     )
+
+
+def _with_eyes(cell: Cell, setting: Setting) -> Cell:
+    """Return a cell whose plan watches steps where they can be tested."""
+    assert cell.plan.training is not None
+    assert cell.plan.data is not None
+    architecture = resolve_architecture(cell.plan, allow_code=setting.allow_code)
+    lots = resolve_recipe(cell.plan.training, architecture, round(0.5 * cell.plan.data.pool)).lots
+    try:
+        testable = resolve_defense(cell.plan).steps(lots) is not None
+    except ValueError:  # a budget that cannot be met; the audit says so
+        testable = False
+    return replace(cell, plan=cell.plan.model_copy(update=cell.watched)) if testable else cell
 
 
 def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) -> tuple[ComparedRun, Report | None]:

@@ -74,6 +74,10 @@ class DPSGD(Defense):
 
         return None if noise == 0 else StepPromise((self.max_grad_norm,), noise, priced)
 
+    def fixed(self, lots: Lots) -> "DPSGD":
+        """Return the scheme with a given noise in place of a target."""
+        return replace(self, epsilon=None, noise_multiplier=self.noise(lots))
+
     def event(self, history: History) -> Any:
         """Return the self-composed Poisson-sampled Gaussian."""
         return _event(history.lots, self.noise(history.lots))

@@ -94,6 +94,18 @@ def test_a_plan_that_does_not_fit_is_refused(more: str, message: str) -> None:
         compare_plan(content(more))
 
 
+def test_steps_are_watched_where_they_can_be_tested(tmp_path: Path) -> None:
+    more = (
+        '[white_box]\ncanaries = 40\nsteps = 10\n'
+        '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 4\n'
+    )
+    text = PLAN.replace("epochs = 60", "epochs = 2") + more
+    found = run_comparison(compare_plan(tomllib.loads(text)), Setting(Workplace(tmp_path / "w")), tmp_path / "out")
+    assert [run.epsilons is not None and run.epsilons.implied is not None for run in found.runs] == [False, True]
+    with pytest.raises(PlanError, match="canaries"):
+        compare_plan(content('[white_box]\ncanaries = 0\n[[schemes]]\nname = "none"'))
+
+
 def test_a_scheme_that_does_not_exist_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     plan = compare_plan(content('[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sdg"\nepsilon = 1'))
     with pytest.raises(PlanError, match="did you mean 'dp_sgd'"):

@@ -1,6 +1,7 @@
 """The white-box audit against DP-SGD with and without faults, simulated steps, and closed forms."""
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,10 +21,12 @@ from defenses.architectures import Architecture
 from defenses.defense import Defense, History
 from defenses.gradients import ClippedGaussian, GradientRule
 from defenses.job import Job
+from defenses.modes import Mode
 from defenses.recipe import Recipe, Schedule
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
+from defenses.schemes.layerwise_dp import LayerwiseDP
 from defenses.schemes.none import NoDefense
 from defenses.updates import SGD, Adam, Tensors
 
@@ -222,3 +225,19 @@ def test_probes_keep_models_apart() -> None:
     assert np.array_equal(
         canaries.present(1, (0, 0)), GradientCanaries(64, max_grad_norm=1.0, seed=0).present(1, (0, 0))
     )
+
+
+@pytest.mark.parametrize(("mode", "layers_felt"), [(Mode.REPAIRED, 1), (Mode.LITERAL, 2)])
+def test_canaries_span_every_layer_that_is_clipped_by_itself(mode: Mode, layers_felt: int) -> None:
+    """Two layers of one threshold each with sigma of its own are a step of sigma / sqrt(2), and that is seen."""
+    job = make_job(LayerwiseDP(mode=mode, noise_multiplier=2.0, max_grad_norm=0.5, clip_shares=(0.3, 0.7)))
+    found = audit_steps(job, seed=3, delta=DELTA, watch=Watch(200), claim=claim_of(job))
+    true = math.sqrt(0.3**2 + 0.7**2) ** -1 / 2.0 if mode is Mode.LITERAL else 1 / 2.0
+    assert 0.93 * true < found.gaussian_mu <= true
+    assert (found.gaussian_mu > 1 / 2.0) is (layers_felt == 2)
+
+
+def test_more_canaries_than_a_layer_has_numbers_are_refused() -> None:
+    job = make_job(LayerwiseDP(noise_multiplier=2.0, clip_shares=(0.5, 0.5)))
+    with pytest.raises(ValueError, match="a group of parameters has 260; use at most as many"):
+        audit_steps(job, seed=3, delta=DELTA, watch=Watch(300))
