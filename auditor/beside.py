@@ -5,11 +5,16 @@ from dataclasses import replace
 from attacks.shadows import ShadowSource
 from auditor.generated import generated
 from auditor.plan import Plan
+from auditor.released import release
 from auditor.setting import Setting
 from auditor.subject import Question, Subject
 from auditor.transcripts import drawn_transcript, protected, transcript
 from defenses.gradients import GradientRule
+from defenses.randomness import stream
+from defenses.records import Records
 from defenses.schemes.none import NoDefense
+
+RELEASED = "synthetic rows that the scheme released"
 
 
 def with_beside(subject: Subject, plan: Plan, setting: Setting) -> Subject:
@@ -23,7 +28,7 @@ def with_beside(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     Raises:
         PlanError: If the records do not suffice.
     """
-    return _with_generator(_with_gradients(subject, plan, setting), plan, setting)
+    return _with_release(_with_generator(_with_gradients(subject, plan, setting), plan, setting), plan, setting)
 
 
 def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
@@ -61,6 +66,30 @@ def _with_generator(subject: Subject, plan: Plan, setting: Setting) -> Subject:
         control=(*subject.control, *control),
         missing=(*subject.missing, *missing),
     )
+
+
+def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
+    """Let what a scheme releases beside its model be attacked, and the same without noise as its control."""
+    question = subject.questions[0]
+    candidates, defense = question.target.candidates, subject.defense
+    rng = stream(_seed(plan, setting), "released")
+    rows = defense.released(subject.facts, candidates, rng)
+    if rows is None:
+        return subject
+    control: list[Question] = []
+    plain = defense.unprotected()
+    if plan.control.enabled and plain is not None:
+        other = subject.control[0] if subject.control else question
+        own = stream(0, "released without noise", candidates.digest)
+        facts = plain.prepare(candidates.take(other.included), own).facts
+        bare = plain.released(facts, candidates, own)
+        control = [] if bare is None else [_release(other, bare)]
+    return replace(subject, beside=(*subject.beside, _release(question, rows)), control=(*subject.control, *control))
+
+
+def _release(question: Question, rows: Records) -> Question:
+    target = release(rows, question.target.candidates, population=question.target.population)
+    return Question(target, question.included, about=RELEASED)
 
 
 def _seed(plan: Plan, setting: Setting) -> int:

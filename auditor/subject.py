@@ -50,6 +50,7 @@ class Subject:
         seed_commitment: Salted commitment to the secret seed, or why there is none.
         remarks: Remarks for the provenance, by name.
         missing: What was to be attacked and could not be, one sentence each.
+        facts: What the preparation of the target's records made public, by name.
     """
 
     target: Target
@@ -66,6 +67,7 @@ class Subject:
     seed_commitment: str = ""
     remarks: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def questions(self) -> tuple[Question, ...]:

@@ -96,6 +96,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         control=control,
         control_reason=reason,
         seed_commitment=commitment,
+        facts=history.facts,
     )
 
 

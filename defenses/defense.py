@@ -135,6 +135,20 @@ class Defense(abc.ABC):
         """Return what each step is said to do, so that gradient canaries can test it; None where that is not known."""
         return None
 
+    def released(self, facts: Mapping[str, Any], like: Records, rng: np.random.Generator) -> Records | None:
+        """Return records that the scheme released beside the model, drawn from its public facts; None for none.
+
+        Args:
+            facts: Public facts of one model's preparation.
+            like: Records of the same encoding; only the encoding is looked at.
+            rng: Where draws come from, which cost no privacy.
+        """
+        return None
+
+    def unprotected(self) -> "Defense | None":
+        """Return the scheme without its protection, where that is another release than none; for controls."""
+        return None
+
     def fixed(self, lots: Lots) -> "Defense":
         """Return the scheme with the noise that a run with these lots has, for runs of any length (default: itself)."""
         return self

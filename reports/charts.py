@@ -143,10 +143,14 @@ def chart(found: Chart) -> Drawing:
             )
             if series.low is not None and series.high is not None:
                 axes.fill_between(series.x, series.low, series.high, color=color, alpha=0.15, linewidth=0)
-        if found.log_x:
-            axes.set_xscale("log")
-        if found.log_y:
-            axes.set_yscale("log")
+        for axis, scale, wanted in (
+            (axes.xaxis, axes.set_xscale, found.log_x),
+            (axes.yaxis, axes.set_yscale, found.log_y),
+        ):
+            if wanted:
+                scale("log")
+                axis.set_major_formatter(FuncFormatter(lambda value, _: wording.compact(value)))
+                axis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(label(found.x_label, width=80))
         axes.set_ylabel(label(found.y_label, width=60))
         axes.grid(visible=True)

@@ -115,3 +115,49 @@ def test_a_population_that_holds_candidates_is_refused(tmp_path: Path) -> None:
         people(100, 0 if name == "population" else seed).to_csv(tmp_path / f"{name}.csv", index=False)
     with pytest.raises(DataError, match="100 of 100 population records are also candidates"):
         run_audit(parse_plan(PLAN), Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu"))
+
+
+SCHEME = """
+title = "rows that a scheme releases"
+seed = 3
+[data]
+source = "people.csv"
+label = "job"
+pool = 300
+ranges = { age = [0, 100], pay = [0, 10000], hours = [0, 70] }
+categories = { city = ["x", "y", "z"], home = ["own", "rent"] }
+classes = ["no", "yes"]
+[model]
+architecture = "mlp"
+[training]
+epochs = 2
+batch_size = 20
+learning_rate = 0.1
+[scheme]
+name = "marginals"
+epsilon = 1.0
+tables = "two_way"
+[[attacks]]
+name = "nearest_synthetic"
+[[attacks]]
+name = "loss_threshold"
+"""
+
+
+def test_what_a_scheme_releases_is_attacked_beside_its_model(tmp_path: Path) -> None:
+    people(400, 5).to_csv(tmp_path / "people.csv", index=False)
+    setting = Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu")
+    report = run_audit(parse_plan(SCHEME), setting).report
+    about = {attack.name: attack.about for attack in report.attacks}
+    assert about == {
+        "nearest_synthetic": "synthetic rows that the scheme released",
+        "loss_threshold": "the trained model",
+    }
+    nearest = report.attacks[0]
+    assert nearest.status is AttackStatus.RAN
+    assert nearest.control["auc"].value is not None  # the same tables without noise
+    assert report.epsilons.proved is not None
+    assert report.epsilons.proved.epsilon is not None
+    assert 0.8 < report.epsilons.proved.epsilon <= 1.0  # fifteen tables of a fifteenth each, at delta 1e-5
+    assert report.epsilons.shown is not None  # by who attacks the model, whose candidates were swapped by coins
+    assert report.epsilons.shown.attack == "loss_threshold"
