@@ -69,7 +69,7 @@ def paired_estimate(first: Float64Array, second: Float64Array, *, level: float, 
 
 
 def share_estimate(values: Float64Array, *, level: float, unit: str) -> Estimate:
-    """Return the mean of shares as an estimate: Clopper-Pearson where each is 0 or 1, else an empirical Bernstein bound.
+    """Return the mean of shares as an estimate: Clopper-Pearson where each is 0 or 1, else empirical Bernstein.
 
     Args:
         values: (n,) in [0, 1], one for each independent unit.

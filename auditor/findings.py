@@ -191,7 +191,10 @@ def _leak(
     )
     blind = entry.reconstructed is not None and entry.reconstructed.least_seen is None
     if judged.status is Status.WITHIN and blind:
-        sentence = f"{judged.sentence} But copies planted among the reconstructions, one in ten, would not surely have been seen."
+        sentence = (
+            f"{judged.sentence} But copies planted among the reconstructions, one in ten, would not surely have been "
+            "seen."
+        )
         judged = replace(judged, status=Status.INCONCLUSIVE, sentence=sentence)
     rebuilt = entry.reconstructed
     if judged.status is Status.WITHIN and rebuilt is not None and flagged(rebuilt.leakage):

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from attacks.shadows import ShadowSource
 from auditor.gradient_canaries import Directions
 from auditor.plan import Plan
@@ -79,13 +81,18 @@ def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence:
     recipe = replace(job.recipe, lots=replace(lots, epochs=epochs))
     # A scheme that is calibrated would calibrate anew for the shorter run; its noise is that of the whole.
     scheme = job.defense.fixed(lots)
-    size = sum(parameter.numel() for parameter in subject.target.model.parameters())
+    rule = job.defense.gradient(lots)
+    assert rule is not None  # or there would be no claim about its steps
+    sizes = {name: parameter.numel() for name, parameter in subject.target.model.named_parameters()}
+    numbers = np.bincount(
+        rule.groups(list(sizes)), weights=list(sizes.values())
+    )  # each canary wants one of every group
     return audit_steps(
         replace(job, recipe=recipe, defense=scheme),
         seed=derive(0, "white box", plan.subject_digest, job.records.digest),
         delta=plan.judged_delta,
         confidence=confidence,
-        watch=Watch(min(asked.canaries, size), Directions[asked.directions.upper()]),
+        watch=Watch(min(asked.canaries, int(numbers.min())), Directions[asked.directions.upper()]),
         claim=claim,
         device=setting.device,
         on_progress=setting.on_progress,

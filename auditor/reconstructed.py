@@ -221,8 +221,8 @@ def in_words(found: Reconstructed) -> list[str]:
     seen = (
         "Planted copies of every tenth reconstruction would not surely have been seen, so silence here says nothing."
         if found.least_seen is None
-        else f"If {round(found.least_seen * found.count):,} of the {found.count:,} reconstructions had been copies, that "
-        f"would have been seen (in at least {SURELY:.0%} of {PLANTINGS} plantings)."
+        else f"If {round(found.least_seen * found.count):,} of the {found.count:,} reconstructions had been copies, "
+        f"that would have been seen (in at least {SURELY:.0%} of {PLANTINGS} plantings)."
     )
     beside = []
     if found.paired is not None:

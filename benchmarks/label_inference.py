@@ -62,12 +62,9 @@ def _row(records: int, epochs: int, noise: float, sizes: Sizes, device: str) -> 
     from pathlib import Path
 
     import numpy as np
-    import torch
 
-    from attacks.reconstruction.label_recovery import recover_labels
-    from attacks.reconstruction.shared_gradients import shared_under
     from auditor.datasets import load
-    from auditor.metrics import rate
+    from auditor.reproduce.p2_models import inferred_labels
     from defenses.architectures import Architecture
     from defenses.defense import Defense
     from defenses.ensemble import module_logits
@@ -91,15 +88,11 @@ def _row(records: int, epochs: int, noise: float, sizes: Sizes, device: str) -> 
     )
     model = train(Job(recipe, scheme, chosen), np.ones((1, records), bool), [1], device=device).one(0).to(device)
     said = module_logits(model, test.x, device=device).argmax(1)
-    x = torch.from_numpy(chosen.x[: sizes.victims])[:, None].to(device)
-    y = torch.from_numpy(chosen.y[: sizes.victims])[:, None].to(device)
+    victims = chosen.x[: sizes.victims], chosen.y[: sizes.victims]
     found: dict[str, Any] = {"records": records, "epochs": epochs, "noise": noise}
     found["accuracy"] = float((said == test.y).mean())
-    last = list(dict(model.named_parameters()))[-1]
     for name, share in (("alone", 1.0), ("within", 1 / sizes.batch_size)):
         rule = None if noise == 0 else ClippedGaussian(sizes.clip, noise * share)
-        sent = shared_under(model, x, y, rule, seed=1)[last]
-        right = int((recover_labels(sent, batch_size=1).labels == y.cpu().numpy()).sum())
-        measured = rate(right, len(y), level=0.95)
+        measured = inferred_labels(model, *victims, rule, seed=1, device=device)
         found[name] = [measured.value, measured.low, measured.high]
     return found

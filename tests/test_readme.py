@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from auditor.compare.plan import load_compare_plan
 from auditor.findings import check_limits
 from auditor.plan import load_plan
 from auditor.resolve import resolve_attacks, resolve_defense
@@ -48,7 +49,18 @@ def test_the_stories_run_as_printed(tmp_path: Path) -> None:
     assert (tmp_path / "gate.sarif").exists()
 
 
-@pytest.mark.parametrize("path", [path for path in PLANS if path.name != "policy.toml"], ids=lambda path: path.stem)
+COMPARISONS = [path for path in PLANS if path.parent.name == "compare"]
+AUDITS = [path for path in PLANS if path.name != "policy.toml" and path not in COMPARISONS]
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_an_example_comparison_is_sound(path: Path) -> None:
+    for cell in load_compare_plan(path).cells:
+        resolve_attacks(cell.plan)
+        resolve_defense(cell.plan)
+
+
+@pytest.mark.parametrize("path", AUDITS, ids=lambda path: path.stem)
 def test_an_example_plan_is_sound(path: Path) -> None:
     plan = load_plan(path)
     check_limits(plan, [attack for attack, _ in resolve_attacks(plan)])

@@ -175,7 +175,10 @@ class LocalDP(Defense):
         return min(most, rule.filter.total)
 
     def claimed(self, history: History) -> Guarantee:
-        """Return epsilon_0, which is all that the paper states."""
+        """Return what is promised in all; literal, epsilon_0, which is all that the paper states."""
+        if self.mode is Mode.REPAIRED:
+            promised: PureDpEvent = self.event(history)
+            return Guarantee(promised.epsilon, 0.0, self.neighboring, self.unit, accountant="promised total")
         first = self.source_epsilon if self.gradient_epsilon is None else self.gradient_epsilon
         assert first is not None
         return Guarantee(first, 0.0, self.neighboring, self.unit, accountant="the paper's epsilon_0")

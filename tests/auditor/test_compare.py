@@ -96,7 +96,7 @@ def test_a_plan_that_does_not_fit_is_refused(more: str, message: str) -> None:
 
 def test_steps_are_watched_where_they_can_be_tested(tmp_path: Path) -> None:
     more = (
-        '[white_box]\ncanaries = 40\nsteps = 10\n'
+        "[white_box]\ncanaries = 40\nsteps = 10\n"
         '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 4\n'
     )
     text = PLAN.replace("epochs = 60", "epochs = 2") + more

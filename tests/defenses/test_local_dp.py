@@ -82,9 +82,11 @@ def test_the_literal_mode_is_unaccounted_and_says_why(defense: LocalDP) -> None:
     assert ("features are not clipped" in found.reason) is (defense.source_epsilon is not None)
     for said in ("gradients are not clipped", "raw members' accuracy"):
         assert (said in found.reason) is (defense.gradient_epsilon is not None)
-    for each in (literal, defense):
-        claimed = each.claimed(History(LOTS))
-        assert (claimed.epsilon, claimed.delta, claimed.neighboring) == (1.0, 0.0, Neighboring.REPLACE_ONE)
+    claimed = literal.claimed(History(LOTS))
+    assert (claimed.epsilon, claimed.delta, claimed.neighboring) == (1.0, 0.0, Neighboring.REPLACE_ONE)
+    repaired, proved = defense.claimed(History(LOTS)), price(defense, History(LOTS), delta=0.0)
+    assert isinstance(proved, Guarantee)
+    assert repaired.epsilon == proved.epsilon  # what is promised in all, not the first budget
     assert not literal.uses_public
 
 

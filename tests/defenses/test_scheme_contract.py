@@ -20,7 +20,18 @@ from defenses.schemes import schemes
 from defenses.training import Job, train
 
 # Parameters for schemes that have none by default.
-SETTINGS = {"dp_sgd": {"noise_multiplier": 1.0}}
+SETTINGS = {
+    "marginals": {"epsilon": 1.0},
+    "dp_sgd": {"noise_multiplier": 1.0},
+    "layerwise_dp": {"noise_multiplier": 1.0},
+    "automatic_clipping": {"noise_multiplier": 1.0},
+    "label_dp": {"epsilon": 1.0},
+    "output_perturbation": {"epsilon": 1.0},
+    "pate": {"noise_scale": 1.0, "teachers": 3, "queries": 20},
+    "local_dp": {"gradient_epsilon": 1.0},
+    "adaptive_clipping": {"noise_multiplier": 1.0, "labels": 2},
+}
+HIDDEN = {"output_perturbation": []}  # layers of the network; linear models alone
 LOTS = Lots(20, 5, 2)
 
 
@@ -40,7 +51,7 @@ def public() -> Records:
 
 
 def test_it_trains_and_is_a_function_of_its_seed(defense: Defense) -> None:
-    recipe = Recipe(architecture=Architecture("mlp", {"hidden": [4]}), lots=LOTS)
+    recipe = Recipe(architecture=Architecture("mlp", {"hidden": HIDDEN.get(defense.name, [4])}), lots=LOTS)
     included = np.random.default_rng(1).random((2, 40)) < 0.5
     included[1] = included[0]
     job = Job(recipe, defense, pool(), public=public())
@@ -68,7 +79,7 @@ def test_what_it_prepares_is_public_as_json_and_goes_through_its_front(defense: 
 
 
 def test_what_it_trained_comes_back_from_a_file(defense: Defense, tmp_path: Path) -> None:
-    recipe = Recipe(architecture=Architecture("mlp", {"hidden": [4]}), lots=LOTS)
+    recipe = Recipe(architecture=Architecture("mlp", {"hidden": HIDDEN.get(defense.name, [4])}), lots=LOTS)
     ensemble = train(Job(recipe, defense, pool(), public=public()), np.ones((1, 40), bool), [1], device="cpu")
     ensemble.save(tmp_path / "model.safetensors")
     again = Ensemble.load(tmp_path / "model.safetensors")

@@ -1,0 +1,1 @@
+"""Clipping thresholds that follow a quantile of the per-example gradient norms, one rule per file."""
