@@ -18,6 +18,7 @@ class Unit(enum.Enum):
 
     RECORD = "record"
     USER = "user"
+    LABEL = "label"  # of one record, whose features are not hidden
 
 
 @dataclass(frozen=True)

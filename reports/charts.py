@@ -38,12 +38,12 @@ def three_epsilons(comparison: Comparison) -> Drawing:
         )
         left.xaxis.set_minor_formatter(NullFormatter())
         left.set_xlabel("Epsilon (log scale; at the right end: no finite one)")
-        left.set_yticks(range(len(runs)), [label(run.name, width=46) for run in runs])
+        left.set_yticks(range(len(runs)), [_two_lines(run) for run in runs])
         left.set_ylim(len(runs) - 0.5, -0.5)
         left.grid(visible=True, axis="both")
         right.set_xlim(0, 1)
         right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}%"))
-        right.set_xlabel("Accuracy on records left out")
+        right.set_xlabel("Accuracy, left out")
         right.grid(visible=True, axis="both")
         for axes in (left, right):
             axes.set_axisbelow(True)
@@ -51,6 +51,11 @@ def three_epsilons(comparison: Comparison) -> Drawing:
             axes.tick_params(axis="y", length=0, labelcolor=INK)
         _legend(left)
         return Drawing(to_svg(figure), _alt(comparison))
+
+
+def _two_lines(run: ComparedRun) -> str:
+    varied = "" if run.value is None else f"\n{label((run.varied or '').replace('_', ' '))} {run.value:g}"
+    return f"{label(run.label)}{varied}"
 
 
 def _finite(run: ComparedRun) -> list[float]:

@@ -46,7 +46,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "output_perturbation": {"epsilon": 1.0},
     "pate": {"noise_scale": 1.0, "teachers": 3, "queries": 15},
 }
-NETWORKS = {"output_perturbation": ["linear"], "marginals": ["mlp"], "layerwise_dp": ["mlp"]}  # what each can train, where that is not all
+# What each can train, where that is not all.
+NETWORKS = {"output_perturbation": ["linear"], "marginals": ["mlp"], "layerwise_dp": ["mlp"]}
 CASES = [(name, network) for name in schemes() for network in NETWORKS.get(name, ["mlp", "cnn"])]
 
 

@@ -17,19 +17,20 @@ from defenses.defense import History
 from defenses.guarantee import Guarantee
 from defenses.modes import Mode
 from defenses.progress import Progress
+from defenses.randomness import derive
 from defenses.sampling import Lots
 from defenses.schemes.layerwise_dp import STATED_DELTA, STATED_EPSILON
 from defenses.schemes.none import NoDefense
 from reports.estimate import Estimate
 from reports.reproduction import Chart, Outcome, Reproduction, Row, Series, compared
 
-DEFAULT_SCALE = 0.1
+DEFAULT_SCALE = 0.4
 SIGMAS = (8.0, 4.0, 2.0)
 CURVE_EPOCHS = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50)
 TABLE_RECORDS, TABLE_EPOCHS, VICTIMS = (10_000, 20_000, 30_000), (10, 25, 50), 1_000
 # What the text prints of its tables, and how near ours must come.
 BEST_ACCURACY, BEST_ATTACK, HIGHEST_ATTACK = 0.9875, 0.1314, 0.14
-NEAR_ACCURACY, NEAR_ATTACK, NEAR_EPSILON = 0.01, 0.03, 0.05
+NEAR_ACCURACY, NEAR_ATTACK = 0.01, 0.03
 
 CHOICES = [
     "the network is not described: one hidden layer of 1,000 (ReLU) on the components, as in Abadi et al. 2016; the "
@@ -45,7 +46,15 @@ CHOICES = [
     "the claimed epsilon is 0.5 at all three sigma; its symbol is lost in the text",
     "scale shrinks the numbers of records, and neither epochs nor what the accountant is asked about",
 ]
-TRIED: list[str] = []
+TRIED = [
+    "98.75% at 10,000 records and 10 epochs, at full size: the scheme at sigma 2 reaches 83.7%, 87.8%, 90.0% and 91.5% "
+    "at rates of 0.05, 0.1, 0.2 and 0.5, and about 90% with lots of 250 or 1,500; at sigma 4 and 8 it is 87.6% and "
+    "86.4% at a rate of 0.1. The CNN without protection reaches 97.7% there, and 98.4% after 50 epochs",
+    "the text says that accuracy falls with more records and more epochs; the CNN's rises with both, and the scheme's "
+    "with records and mostly with epochs",
+    "the text says that the attack works the better the more the model is overfitted; from one unprotected gradient it "
+    "never fails, and under a whole lot's noise it is guessing, whatever the model",
+]
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
     """Do the learning curves, the accounting and the table of label inference again.
 
     Args:
-        scale: Share of the paper's numbers of records, in (0, 1]; a tenth takes two cores about ten minutes.
+        scale: Share of the paper's numbers of records, in (0, 1]; 0.4 takes two cores about ten minutes.
         setting: Where to work.
     """
     began, bench = time.monotonic(), Bench(scale, setting)
@@ -165,7 +174,7 @@ def _claim(sigma: float, mode: Mode, records: int, epochs: int, found: Estimate)
         ours=found,
         tolerance=0.0,
         outcome=Outcome.REPRODUCED if true else Outcome.NOT_REPRODUCED,
-        note="the claim is true" if true else "more than the claim is proved, so the claim is not",
+        note="the claim is true" if true else "only a larger epsilon can be proved",
     )
 
 
@@ -182,10 +191,9 @@ def _cells(bench: Bench) -> Iterator[Cell]:
                 lots = lots_of(len(members), epochs)
                 rule = scheme.gradient(lots) if scheme else None
                 shared = replace(rule, noise_multiplier=sigma / lots.batch_size) if rule else None
-                attack = inferred_labels(model, *victims, rule, seed=1, device=bench.setting.place)
-                within = (
-                    inferred_labels(model, *victims, shared, seed=1, device=bench.setting.place) if rule else attack
-                )
+                seed, place = derive(0, "reproduce P2", "noise", records, epochs, f"{sigma:g}"), bench.setting.place
+                attack = inferred_labels(model, *victims, rule, seed=seed, device=place)
+                within = inferred_labels(model, *victims, shared, seed=seed, device=place) if rule else attack
                 yield Cell(sigma, records, epochs, bench.accuracy(model, bench.test), attack, within)
                 done += 1
                 bench.setting.on_progress(Progress("reading labels off gradients", done, total))

@@ -8,7 +8,7 @@ import numpy as np
 
 from defenses.defense import Defense, History, Prepared
 from defenses.events import PureDpEvent
-from defenses.guarantee import Guarantee, Neighboring
+from defenses.guarantee import Guarantee, Neighboring, Unit
 from defenses.local.labels import keep_probability, randomise_labels
 from defenses.records import Records
 
@@ -36,6 +36,7 @@ class LabelDP(Defense):
     title = "label DP by randomised response"
     paper = "Ghazi et al. 2021, Deep Learning with Label Differential Privacy"
     neighboring = Neighboring.REPLACE_ONE
+    unit = Unit.LABEL
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):

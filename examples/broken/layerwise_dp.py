@@ -6,7 +6,7 @@ sigma / sqrt(L). Canaries that are gradients of length C_l in every layer join e
 sums are looked at along them. The setting is chosen such that the claim (epsilon 0.5 at delta 1e-5) would be true of
 DP-SGD at sigma 8.
 
-Run from the folder of the project: python examples/broken/layerwise_dp.py   (about a minute on two cores)
+Run from the folder of the project: python examples/broken/layerwise_dp.py   (seconds on two cores)
 """
 
 from dataclasses import dataclass

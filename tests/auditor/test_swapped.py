@@ -172,3 +172,12 @@ def test_pairs_give_what_their_coins_would_give_by_hand() -> None:
     )
     assert found is not None
     assert found.bound == replace(by_hand.bound, neighboring=Neighboring.REPLACE_ONE)
+
+
+def test_a_promise_about_labels_is_not_held_against_whole_records(tmp_path: Path) -> None:
+    """A swapped record differs in its features too, of which a scheme for labels promises nothing."""
+    text = PLAN.format(name="label_dp").replace('name = "label_dp"', 'name = "label_dp"\nepsilon = 0.1')
+    report = run_audit(parse_plan(text), Setting(Workplace(tmp_path))).report
+    judged = [finding for finding in report.findings if finding.code in ("PA001", "PA002")]
+    assert {finding.status for finding in judged} == {Status.NOT_COMPARABLE}
+    assert "one label" in judged[0].sentence
