@@ -93,7 +93,8 @@ def _account(event: Any, *, delta: float, neighboring: Neighboring) -> Guarantee
         if renyi is not None:
             check = _epsilon(renyi, delta)
             name += f", RDP gives {check:.4g}"
-            if check < epsilon * 0.98 - 1e-3:
+            # Below a hundredth, the PLD's rounding towards more loss is all that may be seen.
+            if check < epsilon * 0.98 - 1e-2:
                 raise ValueError(
                     f"the accountants contradict each other: PLD says epsilon {epsilon:.6g}, RDP {check:.6g} "
                     f"at delta {delta}; neither is used"

@@ -107,3 +107,11 @@ def test_impossible_targets_are_refused(epsilon: float, delta: float, words: str
 def test_delta_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"delta is 1\.5"):
         account(dp_accounting.GaussianDpEvent(1.0), delta=1.5)
+
+
+def test_a_tiny_epsilon_is_not_a_contradiction_of_the_accountants() -> None:
+    """Over thousands of steps the PLD's rounding exceeds an epsilon of a hundredth; both are upper bounds."""
+    step = dp_accounting.PoissonSampledDpEvent(1 / 3000, dp_accounting.GaussianDpEvent(8.0))
+    found = account(dp_accounting.SelfComposedDpEvent(step, 3000), delta=1e-5)
+    assert isinstance(found, Guarantee)
+    assert 0 < found.epsilon < 0.01
