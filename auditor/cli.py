@@ -9,6 +9,7 @@ import typer
 from auditor.compare import command as comparing
 from auditor.debug_dp.command import EPILOG, debug_dp
 from auditor.guarded import Debug, Quiet, guarded
+from auditor.options import AllowCode, DataDir, Device, WorkDir
 from auditor.reproduce import command as reproducing
 
 app = typer.Typer(
@@ -24,11 +25,6 @@ EXIT_CODES = (
     "4 an attack failed, so the audit is incomplete; 5 a baseline that cannot be compared."
 )
 
-WorkDir = Annotated[
-    Path, typer.Option("--work-dir", help="Private folder for trained models and secrets; makes runs resumable.")
-]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")]
-
 
 @app.command(epilog=EXIT_CODES)
 def audit(
@@ -36,15 +32,10 @@ def audit(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the report; audit-<plan name> by default.")
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
-    ] = None,
+    data_dir: DataDir = None,
     work_dir: WorkDir = Path(".auditor"),
     device: Device = "auto",
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let the plan name package.module:factory, which runs that code.")
-    ] = False,
+    allow_code: AllowCode = False,
     include_records: Annotated[
         bool,
         typer.Option("--include-records", help="Show private records beside their reconstructions in the report."),
@@ -125,10 +116,7 @@ def plant(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Plant even if the claim cannot be contradicted.")] = False,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
-    ] = None,
+    data_dir: DataDir = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

@@ -144,10 +144,6 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
     )
 
 
-def _in_parts(entry: Evidence, subject: Subject) -> bool:
-    return entry.ranks and of_the_model(entry, subject)
-
-
 def _queries(entry: Evidence, level: float) -> list[QueryPoint]:
     if not isinstance(entry.joined, Agreement):
         return []

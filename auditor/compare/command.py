@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.guarded import Debug, Quiet, guarded
+from auditor.options import AllowCode, DataDir, Device, WorkDir
 
 if TYPE_CHECKING:
     from reports.comparison import ComparedRun
@@ -21,17 +22,10 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the page; compare-<plan name> by default.")
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
-    ] = None,
-    work_dir: Annotated[
-        Path, typer.Option("--work-dir", help="Private folder for trained models and secrets; makes runs resumable.")
-    ] = Path(".auditor"),
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")] = "auto",
-    allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let the plan name package.module:factory, which runs that code.")
-    ] = False,
+    data_dir: DataDir = None,
+    work_dir: WorkDir = Path(".auditor"),
+    device: Device = "auto",
+    allow_code: AllowCode = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

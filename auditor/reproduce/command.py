@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from auditor.guarded import Debug, Quiet, guarded
+from auditor.options import DataDir, Device, WorkDir
 
 EPILOG = "Exit codes: 0 it ran, whatever came out; 2 usage error; 4 it broke. A figure that differs is a result."
 
@@ -19,14 +20,9 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the page; reproduce-<paper> by default.")
     ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option("--data-dir", envvar="AUDITOR_DATA", help="Folder that is searched for data sets first."),
-    ] = None,
-    work_dir: Annotated[
-        Path, typer.Option("--work-dir", help="Private folder for trained models; makes runs resumable.")
-    ] = Path(".auditor"),
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: CUDA if there is one.")] = "auto",
+    data_dir: DataDir = None,
+    work_dir: WorkDir = Path(".auditor"),
+    device: Device = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
