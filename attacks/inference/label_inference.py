@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.protocol import Attack, Guesses
-from attacks.reconstruction.label_recovery import label_signal, read_labels
+from attacks.reconstruction.label_recovery import read_labels
 from attacks.threat_model import LABEL, Capability, ThreatModel, View
 from defenses.progress import OnProgress, silent
 
@@ -44,14 +44,7 @@ class LabelInference(Attack):
         transcript, model = view.transcript, view.module().double()
         found, notes = read_labels(view, model)
         drawn = np.sort(rng.integers(0, view.facts.classes, found.labels.shape), axis=1)
-        signal = label_signal(model, transcript.gradients, view.facts, noise=transcript.noise).values
-        silent = (signal == 0).all(dim=1).cpu().numpy()
-        labels = np.where(silent[:, None], drawn, found.labels)
-        if silent.any():
-            notes += (
-                f"{silent.sum()} of {transcript.victims} participants sent a last layer's gradient of zero, which "
-                "tells nothing: their labels are drawn at random.",
-            )
+        labels = np.where(found.unknown[:, None], drawn, found.labels)
         if transcript.noise > 0:
             notes += (f"What was sent carries noise of standard deviation {transcript.noise:g}: no label is certain.",)
         if transcript.batch_size > 1:

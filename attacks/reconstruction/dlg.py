@@ -47,7 +47,13 @@ class DLG(Attack):
         )
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
-        """Return B records for each of V participants, (V * B, *shape), participant by participant."""
+        """Return B records for each of V participants, (V * B, *shape), participant by participant.
+
+        For who sent a gradient of zero they are the middle of the public range.
+
+        Raises:
+            NotApplicableError: If every participant sent one.
+        """
         matching = GradientMatching(
             joint_labels=True,
             evaluations=self.evaluations,

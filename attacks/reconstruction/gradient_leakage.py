@@ -49,9 +49,11 @@ class Leaked:
     Attributes:
         x: (V, B, *shape) float64, the records of a batch in no order of their own.
         labels: (V, B) the labels that were recovered or found together with x.
-        mismatch: (V,) what is left of the distance between gradients, as a share of where it began.
-        converged: (V,) bool: whether that is below the tolerance.
+        mismatch: (V,) what is left of the distance between gradients, as a share of where it began; 1 if silent.
+        converged: (V,) bool: whether that is below the tolerance, and nearer to what was observed than silence is.
         evaluations: (V,) gradients of the mismatch that were taken, over all restarts.
+        silent: (V,) bool: whether the observed gradient is all zero, which leaves nothing to match: x is then the
+            middle of the range, and labels that were searched for mean nothing.
     """
 
     x: Float64Array
@@ -59,6 +61,7 @@ class Leaked:
     mismatch: Float64Array
     converged: BoolArray
     evaluations: IntArray
+    silent: BoolArray
 
 
 @dataclass(frozen=True)
@@ -193,17 +196,22 @@ class GradientMatching:
                     ends.append(self.search(objective, begun, evaluations=self.evaluations, tolerance=self.tolerance))
             best, shares = _better(best, _joined(ends), shares, torch.cat(first))
         assert best is not None
-        left, low = shares.cpu().numpy(), value_range[0]
+        silent, low = ~(seen != 0).any(dim=1), value_range[0]
+        # A guess whose own gradient vanishes is near to a small message too, and explains nothing of it.
+        explained = best.value < (torch.ones_like(best.value) if self.cosine else seen.square().sum(1))
+        left = torch.where(silent, 1, shares)
+        units = torch.where(silent[:, None], 0.5, best.x[:, :size])
         return Leaked(
-            x=(low + (value_range[1] - low) * best.x[:, :size]).reshape(victims, batch_size, *shape).cpu().numpy(),
+            x=(low + (value_range[1] - low) * units).reshape(victims, batch_size, *shape).cpu().numpy(),
             labels=(
                 best.x[:, size:].reshape(victims, batch_size, classes).argmax(2).cpu().numpy()
                 if self.joint_labels
                 else known.numpy()
             ),
-            mismatch=left,
-            converged=left <= self.tolerance,
+            mismatch=left.cpu().numpy(),
+            converged=((left <= self.tolerance) & explained & ~silent).cpu().numpy(),
             evaluations=best.evaluations.cpu().numpy(),
+            silent=silent.cpu().numpy(),
         )
 
     @property

@@ -49,7 +49,13 @@ class IDLG(Attack):
         )
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
-        """Return B records for each of V participants, (V * B, *shape), participant by participant."""
+        """Return B records for each of V participants, (V * B, *shape), participant by participant.
+
+        For who sent a gradient of zero they are the middle of the public range.
+
+        Raises:
+            NotApplicableError: If every participant sent one, or labels cannot be read off the last layer.
+        """
         matching = GradientMatching(
             evaluations=self.evaluations,
             restarts=self.restarts,
@@ -58,5 +64,6 @@ class IDLG(Attack):
         )
         model = public_model(view, double=self.double)
         labels, notes = read_labels(view, model)
-        leaked = match(view, model, matching, labels=labels.labels, rng=rng, on_progress=on_progress)
+        known = labels.guessed(view.facts.classes, rng)
+        leaked = match(view, model, matching, labels=known, rng=rng, on_progress=on_progress)
         return claimed(view, leaked, tolerance=self.tolerance, notes=notes)

@@ -58,7 +58,13 @@ class InvertingGradients(Attack):
             raise ValueError(f"step_size is {self.step_size}; it must lie above 0, and at most 1")
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
-        """Return B records for each of V participants, (V * B, *shape), participant by participant."""
+        """Return B records for each of V participants, (V * B, *shape), participant by participant.
+
+        For who sent a gradient of zero they are the middle of the public range.
+
+        Raises:
+            NotApplicableError: If every participant sent one, or labels cannot be read off the last layer.
+        """
         matching = GradientMatching(
             cosine=True,
             evaluations=self.evaluations,
@@ -71,5 +77,6 @@ class InvertingGradients(Attack):
         )
         model = public_model(view, double=self.double)
         labels, notes = read_labels(view, model)
-        leaked = match(view, model, matching, labels=labels.labels, rng=rng, on_progress=on_progress)
+        known = labels.guessed(view.facts.classes, rng)
+        leaked = match(view, model, matching, labels=known, rng=rng, on_progress=on_progress)
         return claimed(view, leaked, tolerance=self.tolerance, notes=notes)

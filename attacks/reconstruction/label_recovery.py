@@ -15,6 +15,9 @@ from defenses.errors import NotApplicableError
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors
 
+UNKNOWN = -1
+"""Stands for a label of which nothing is told."""
+
 _SCALES, _LEAST_SCALE = 60, 0.01
 _GOOD_FIT = 0.1  # share of the signal's square that counts may leave over; chosen on MNIST, networks fresh to trained
 _UNSCALED = 0.1  # sum of the positive entries of a signal without a scale: an untrained network's, with most classes in
@@ -25,12 +28,23 @@ class Labels:
     """Labels read off the gradient of the last layer.
 
     Attributes:
-        labels: (V, B) in ascending order.
-        exact: (V,) bool: whether they follow from the gradient; otherwise they are the likeliest counts.
+        labels: (V, B) in ascending order; `UNKNOWN` in all of a row where the gradient is zero.
+        exact: (V,) bool: whether they follow from the gradient; otherwise they are the likeliest counts, or unknown.
     """
 
     labels: IntArray
     exact: BoolArray
+
+    @property
+    def unknown(self) -> BoolArray:
+        """Whose labels are unknown, (V,)."""
+        return np.asarray((self.labels == UNKNOWN).any(axis=1))
+
+    def guessed(self, classes: int, rng: np.random.Generator) -> IntArray:
+        """Return labels (V, B) that are all classes: those that are unknown drawn from all classes alike."""
+        labels, unknown = self.labels.copy(), self.unknown
+        labels[unknown] = np.sort(rng.integers(0, classes, labels[unknown].shape), axis=1)
+        return labels
 
 
 def recover_labels(
@@ -43,7 +57,8 @@ def recover_labels(
     the mean probabilities are not known: classes are taken one by one, each time the one whose gradient is lowest, and
     a share of one record is then added to it; the number of labels is always as asked for. What one record's share is
     depends on the scale; where that is unknown, or has drifted over local steps, the scale is taken whose counts, and
-    equal probabilities, explain the gradient best, if any explains it well.
+    equal probabilities, explain the gradient best, if any explains it well. A gradient of zero tells nothing, and its
+    labels are all `UNKNOWN`.
 
     Args:
         signal: (V, C), the bias's gradient or `label_signal`.
@@ -71,6 +86,7 @@ def recover_labels(
     labels = _counted(signal, local_steps / batch_size, batch_size)
     if batch_size > 1 and (unknown_scale or local_steps > 1):
         labels = _at_best_scale(signal, local_steps, labels)
+    labels[~(signal != 0).any(dim=1)] = UNKNOWN
     alone = ((signal < 0).sum(1) == 1) & (batch_size == 1 and noise == 0)
     return Labels(labels.sort(dim=1).values.cpu().numpy(), alone.cpu().numpy())
 
@@ -186,13 +202,23 @@ def read_labels(view: View, model: nn.Module) -> tuple[Labels, tuple[str, ...]]:
     )
     if signal.unknown_sign:
         found = Labels(found.labels, np.zeros_like(found.exact))
-    return found, (_reliability(found, transcript), *signal.notes)
+    return found, (*_reliability(found, transcript), *signal.notes)
 
 
-def _reliability(found: Labels, transcript: Transcript) -> str:
+def _reliability(found: Labels, transcript: Transcript) -> tuple[str, ...]:
+    victims, silent = transcript.victims, int(found.unknown.sum())
+    unknown = (
+        f"{silent} of {victims} participants sent a last layer's gradient of zero, which tells nothing: their labels "
+        "are unknown, and drawn at random."
+    )
+    known = () if silent == victims else (_known(found, transcript),)
+    return (*known, unknown) if silent else known
+
+
+def _known(found: Labels, transcript: Transcript) -> str:
     if transcript.batch_size == 1:
         exact, victims = int(found.exact.sum()), transcript.victims
-        rest = "" if exact == victims else "; the others are the likeliest"
+        rest = "" if exact + int(found.unknown.sum()) == victims else "; the others are the likeliest"
         return f"The label of {exact} of {victims} participants follows exactly from what they sent{rest}."
     drift = ", which drift over local steps," if transcript.local_steps > 1 else ""
     return (

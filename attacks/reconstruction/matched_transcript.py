@@ -10,6 +10,7 @@ from torch import nn
 from attacks.protocol import Reconstructions
 from attacks.reconstruction.gradient_leakage import GradientMatching, Leaked
 from attacks.threat_model import View
+from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress
 from defenses.records import IntArray
 
@@ -45,8 +46,16 @@ def match(
         labels: (V, B), or None where they are searched too.
         rng: Draws first guesses.
         on_progress: Called while it works.
+
+    Raises:
+        NotApplicableError: If every participant sent a gradient of zero.
     """
     transcript, facts = view.transcript, view.facts
+    if not any(bool(value.any()) for value in transcript.gradients.values()):
+        raise NotApplicableError(
+            f"needs messages to match, and the gradients of all {transcript.victims} participants are zero, which any "
+            "record may leave: take them from weights that still learn, or cut away less"
+        )
     adapted = dataclasses.replace(
         matching,
         unknown_scale=transcript.clipped,
@@ -79,10 +88,16 @@ def claimed(view: View, leaked: Leaked, *, tolerance: float, notes: tuple[str, .
     """
     transcript, (low, high) = view.transcript, view.facts.value_range
     x = np.clip(leaked.x, low, high).astype(np.float32).reshape(-1, *view.facts.shape)
+    silent = int(leaked.silent.sum())
     remarks = [
         f"{int(leaked.converged.sum())} of {transcript.victims} searches left less than {tolerance:g} of the distance "
         f"at their first guess, after {int(np.median(leaked.evaluations))} evaluations in the median."
     ]
+    if silent:
+        remarks.append(
+            f"{silent} of {transcript.victims} participants sent a gradient of zero, which leaves nothing to match: "
+            "their searches did not converge, and the middle of the range stands for their records."
+        )
     if transcript.noise > 0:
         remarks.append(
             f"What was sent carries noise of standard deviation {transcript.noise:g}, which no guess explains: "

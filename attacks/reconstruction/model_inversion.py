@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attacks.protocol import Attack, Reconstructions
 from attacks.threat_model import Capability, Facts, ThreatModel, View
+from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Image
 
@@ -81,7 +82,11 @@ class ModelInversion(Attack):
             )
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
-        """Return `restarts` reconstructions of each class, and say which did not reach the confidence."""
+        """Return `restarts` reconstructions of each class, and say which did not reach the confidence.
+
+        Raises:
+            NotApplicableError: If the target's answers never change with the record.
+        """
         facts, model = view.facts, view.module().requires_grad_(False)
         parameter = next(model.parameters())
         draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -92,9 +97,11 @@ class ModelInversion(Attack):
         length = self.step_size * (high - low) * x[0].numel() ** 0.5
         enough = math.log(self.confidence) - math.log1p(-self.confidence)
         best, sure, late = x.clone(), torch.full_like(x.flatten(1)[:, 0], -torch.inf), None
+        sloped = False
         for step in range(self.steps + 1):
             spread = self.noise * (high - low) * (1 - step / self.steps)
             margin, slope = self._climb(model, x, y, spread, draws)
+            sloped = sloped or bool(slope.any())
             better = (margin > sure) & ~(self.early_stop & (sure >= enough))  # what is finished stays as it was
             best[better], sure[better] = x[better], margin[better]
             if self.early_stop and bool((sure >= enough).all()):
@@ -105,6 +112,11 @@ class ModelInversion(Attack):
             x = (x + length * _unit(direction)).clamp(low, high)
             if step % _REPORT == 0:
                 on_progress(Progress("inverting the model", step, self.steps))
+        if not sloped:
+            raise NotApplicableError(
+                "needs a model whose answers change with the record, and those of this one had no slope in any record "
+                "that it was asked about: give a model that was trained, and that does not round its input"
+            )
         reached = sure >= enough
         notes = [
             f"{int(reached.sum())} of {len(y)} reconstructions reached a confidence of {self.confidence:g} for their "
@@ -126,7 +138,9 @@ class ModelInversion(Attack):
             around[len(x) :] += spread * drawn.to(x)
         around.requires_grad_()
         margins = _margin(model(around), y.repeat(copies))
-        (slopes,) = torch.autograd.grad(margins.sum(), around)
+        slopes = torch.zeros_like(around)
+        if margins.requires_grad:  # otherwise the model has not looked at the records
+            (slopes,) = torch.autograd.grad(margins.sum(), around)
         return margins.detach()[: len(x)], slopes.reshape(copies, *x.shape).mean(0)
 
     def _missed(self, best: Tensor, enough: float, flat: int) -> str:

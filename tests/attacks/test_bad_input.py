@@ -81,7 +81,22 @@ class Bent(nn.Module):
         return self.bend(self.inner(x))
 
 
+class Deaf(nn.Module):
+    """A network that gives the same answer to every record, whatever its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([0.0, 1.0, 3.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bias.expand(len(x), -1)
+
+
 Change = Callable[[Target], Target]
+
+
+def deaf(target: Target) -> Target:
+    return replace(target, model=Deaf().eval(), transcript=Transcript({"bias": torch.eye(3) - 0.2}))
 
 
 def bent(bend: Callable[[Tensor], Tensor]) -> Change:
@@ -166,6 +181,9 @@ ANSWERS, INSIDE = sees(Capability.LABELS), sees(Capability.WEIGHTS)
 SENT, MADE_UP = sees(Capability.GRADIENTS), sees(Capability.SYNTHETIC)
 
 
+MATCHING = ("dlg", "idlg", "inverting_gradients")
+
+
 def of_population(attack: Attack) -> bool:
     return attack.requires.population
 
@@ -196,6 +214,7 @@ CASES = {
     "one record released": Case(released([0]), None, MADE_UP),
     "one record released again and again": Case(released([0] * 20), None, MADE_UP),
     "a constant model": Case(constant, None, ANSWERS),
+    "a model that does not look at records": Case(deaf, None, ANSWERS),
     "a frozen model": Case(lambda t: replace(t, model=copy.deepcopy(t.model).requires_grad_(False)), None, ANSWERS),
     "a model without parameters": Case(lambda t: replace(t, model=nn.Flatten()), "model with parameters", ANSWERS),
     "NaN answers": Case(bent(filled(np.nan, 10**6)), "not finite", ANSWERS),
@@ -216,6 +235,11 @@ CASES = {
     ),
     "rounded answers": Case(bent(torch.round), "can be differentiated", INSIDE),
     "gradients of zero": Case(messages(torch.zeros_like), None, SENT),
+    "gradients of zero, for who matches them": Case(
+        messages(torch.zeros_like),
+        "the gradients of all 3 participants are zero",
+        lambda attack: attack.name in MATCHING,
+    ),
     "gradients that are NaN": Case(messages(lambda g: g * torch.nan), "3 of 3 participants sent numbers", SENT),
     "one infinite gradient": Case(
         messages(lambda g: torch.where(torch.arange(3).reshape(-1, *[1] * (g.ndim - 1)) == 1, torch.inf, g)),

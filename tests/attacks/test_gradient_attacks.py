@@ -128,6 +128,34 @@ def test_notes_say_what_can_be_relied_on(net: nn.Module, rows: tuple[Tensor, Ten
     assert any("every local step" in note for note in run(IDLG(evaluations=2), net, several).notes)
 
 
+@pytest.mark.parametrize("attack", SEARCHES, ids=lambda attack: attack.name)
+def test_a_gradient_of_zero_is_nothing_to_match(attack: Attack, net: nn.Module, rows: tuple[Tensor, Tensor]) -> None:
+    plain = double(net, *rows)
+    silent = {
+        name: value * (torch.arange(6) != 2).reshape(-1, *[1] * (value.ndim - 1)) for name, value in plain.items()
+    }
+    for known in ({}, {"clipped": True}, {"sparsified": True}):
+        whole, claim = (run(attack, net, Transcript(sent, **known)) for sent in (plain, silent))  # type: ignore[arg-type]
+        before, after = (int(found.notes[0].split()[0]) for found in (whole, claim))
+        assert after == before - 1  # the search of who is silent did converge before
+        assert (claim.x[2] == 0.5).all()
+        assert any("1 of 6 participants sent a gradient of zero" in note for note in claim.notes)
+        assert not any("gradient of zero" in note for note in whole.notes)
+        unknown = [note for note in claim.notes if "labels are unknown, and drawn at random" in note]
+        assert len(unknown) == (attack.name != "dlg")
+    with pytest.raises(NotApplicableError, match="gradients of all 6 participants are zero"):
+        run(attack, net, Transcript({name: torch.zeros_like(value) for name, value in plain.items()}))
+
+
+def test_labels_are_guessed_where_only_the_last_layer_is_silent(net: nn.Module, rows: tuple[Tensor, Tensor]) -> None:
+    # As sparsification may leave it: of the label nothing is known, and the rest is matched all the same.
+    sent = double(net, *rows)
+    sent |= {name: torch.zeros_like(value) for name, value in sent.items() if name.startswith("2.")}
+    claim = run(IDLG(evaluations=20), net, Transcript(sent, sparsified=True))
+    assert claim.notes[1].startswith("6 of 6 participants sent a last layer's gradient of zero")
+    assert not any("follows exactly" in note or "nothing to match" in note for note in claim.notes)
+
+
 @pytest.mark.parametrize("attack", [SEARCHES[0], SEARCHES[1]], ids=lambda attack: attack.name)
 def test_it_adapts_to_what_the_transcript_says(attack: Attack, net: nn.Module, rows: tuple[Tensor, Tensor]) -> None:
     # Every protection is met twice: by who is told of it, and by who takes the message for a plain gradient.

@@ -253,6 +253,23 @@ def test_many_victims_at_once_are_cheaper(model: nn.Module) -> None:
     assert np.median(ratios) > 3.5  # 5 and more on an idle machine with one thread
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+def test_what_explains_no_more_than_silence_has_not_converged(size: float) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Sigmoid(), torch.nn.Linear(8, 3)).double()
+    seen = {name: size * torch.randn(4, *value.shape).double() for name, value in net.named_parameters()}
+    found = GradientMatching(joint_labels=True, tolerance=1e-8, evaluations=200).run(
+        net, seen, shape=(6,), classes=3, generator=torch.Generator().manual_seed(0), value_range=(2.0, 4.0)
+    )
+    assert not found.converged.any()
+    assert found.silent.all() == (size == 0)
+    if size == 0:  # labels that the model itself gives leave no gradient, whatever the record
+        assert (found.mismatch == 1).all()
+        assert (found.x == 3).all()
+    else:
+        assert (found.mismatch < 1e-8).all()
+
+
 def test_wrong_input(model: nn.Module, victims: tuple[torch.Tensor, torch.Tensor]) -> None:
     shared = observed(model, victims)
     generator = torch.Generator()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attacks.inference.label_inference import LabelInference
 from attacks.protocol import Guesses
 from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
-from attacks.reconstruction.label_recovery import recover_labels
+from attacks.reconstruction.label_recovery import UNKNOWN, recover_labels
 from attacks.reconstruction.layer_order import layers_in_order
 from attacks.reconstruction.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.threat_model import LABEL, Target, expose
@@ -164,3 +164,22 @@ def test_a_gradient_of_zero_tells_nothing_even_where_the_first_class_is_the_comm
     found = infer(net, Transcript(sent, batch_size=2))
     assert np.array_equal(found.values, found.without_target)
     assert any("60 of 60 participants sent a last layer's gradient of zero" in note for note in found.notes)
+    assert not any("likeliest" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("settings", [{}, {"unknown_scale": True}, {"local_steps": 3}, {"noise": 0.1}])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_labels_of_who_is_silent_are_unknown_and_no_class(batch_size: int, settings: dict[str, float]) -> None:
+    net, (x, y) = network(), data(5, batch_size)
+    signal = shared_gradients(net, x, y)["2.bias"]
+    whole = recover_labels(signal, batch_size=batch_size, **settings)  # type: ignore[arg-type]
+    signal[1] = 0
+    found = recover_labels(signal, batch_size=batch_size, **settings)  # type: ignore[arg-type]
+    assert (found.labels[1] == UNKNOWN).all()
+    assert found.unknown.tolist() == [False, True, False, False, False]
+    assert not found.exact[1]
+    others = np.arange(5) != 1
+    assert np.array_equal(found.labels[others], whole.labels[others])
+    drawn = [found.guessed(CLASSES, np.random.default_rng(seed)) for seed in range(40)]
+    assert all(np.array_equal(labels[others], whole.labels[others]) for labels in drawn)
+    assert {*np.unique([labels[1] for labels in drawn])} == {*range(CLASSES)}

@@ -9,6 +9,7 @@ from attacks.reconstruction.model_inversion import ModelInversion, rougher
 from attacks.similarity import ncc
 from attacks.threat_model import Facts, Target, expose
 from defenses.architectures import Architecture
+from defenses.errors import NotApplicableError
 from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Records, Table
@@ -50,6 +51,24 @@ def test_a_linear_model_is_climbed_along_its_direction() -> None:
         free = np.abs(one + 0.25 - 0.5) < 0.4999
         assert np.corrcoef(one[free], sign * direction[free])[0, 1] > 0.99
     assert note.endswith("a confidence of 0.9999 for their class.")
+
+
+class Deaf(torch.nn.Module):
+    """Two classes of which it is always equally sure, whatever the record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.tensor([0.0, 1.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bias.expand(len(x), 2)
+
+
+@pytest.mark.parametrize("model", [Deaf(), Linear(np.zeros(64))], ids=["ignores records", "weights of zero"])
+def test_a_model_whose_answers_do_not_depend_on_the_record_is_not_inverted(model: torch.nn.Module) -> None:
+    records = Records(np.zeros((2, 1, 8, 8), np.float32), np.array([0, 1]), 2, Image())
+    with pytest.raises(NotApplicableError, match="answers change with the record"):
+        invert(model, records, steps=5)
 
 
 def test_reconstructions_stop_where_they_are_sure() -> None:
