@@ -15,6 +15,7 @@ from defenses.defense import Defense, History
 from defenses.events import without_pure
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 
+_INTERVAL, _LARGE = 1e-4, 100.0  # of the PLD's grid, up to so large an epsilon; beyond it grows in proportion
 _RELATIONS = {
     Neighboring.ADD_REMOVE: dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     Neighboring.REPLACE_ONE: dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -74,11 +75,13 @@ def account(event: Any, *, delta: float, neighboring: Neighboring = Neighboring.
 
 def _account(event: Any, *, delta: float, neighboring: Neighboring) -> Guarantee | Unaccounted:
     version = importlib.metadata.version("dp-accounting")
-    exact = _composed(pld.PLDAccountant, event, neighboring)
-    renyi = None
-    if neighboring is Neighboring.ADD_REMOVE:
-        with quiet():
-            renyi = _composed(rdp.RdpAccountant, event, neighboring)
+    with quiet():
+        rough = _composed(rdp.RdpAccountant, event, Neighboring.ADD_REMOVE)
+    renyi = rough if neighboring is Neighboring.ADD_REMOVE else None
+    # A grid that is as fine at an epsilon of thousands as at one would not fit into memory; rounding is upwards.
+    size = 1.0 if rough is None else _epsilon(rough, delta)
+    interval = _INTERVAL * max(1.0, size / _LARGE) if math.isfinite(size) else _INTERVAL
+    exact = _composed(_pld(interval), event, neighboring)
     if exact is None and renyi is None:
         return Unaccounted(
             f"no accountant of dp_accounting {version} knows {type(event).__name__} under {neighboring.name}"
@@ -94,9 +97,7 @@ def _account(event: Any, *, delta: float, neighboring: Neighboring) -> Guarantee
             check = _epsilon(renyi, delta)
             name += f", RDP gives {check:.4g}"
             if _contradicts(check, epsilon):  # over many tiny losses that may be the PLD's rounding: look closer
-                best = _composed(
-                    functools.partial(pld.PLDAccountant, value_discretization_interval=1e-6), event, neighboring
-                )
+                best = _composed(_pld(interval / 100), event, neighboring)
                 epsilon = _epsilon(best, delta)
             if _contradicts(check, epsilon):
                 raise ValueError(
@@ -152,6 +153,10 @@ def quiet() -> Iterator[None]:
 def _contradicts(renyi: float, exact: float) -> bool:
     """Return whether a Renyi bound lies clearly below a PLD's epsilon, which is the tighter one."""
     return renyi < exact * 0.98 - 1e-3
+
+
+def _pld(interval: float) -> Any:
+    return functools.partial(pld.PLDAccountant, value_discretization_interval=interval)
 
 
 def _composed(kind: Any, event: Any, neighboring: Neighboring) -> Any | None:

@@ -1,6 +1,7 @@
 """Prices against closed forms and against Opacus, and calibration never on the less private side."""
 
 import math
+import time
 import warnings
 
 import dp_accounting
@@ -36,6 +37,20 @@ def test_gaussian_has_its_closed_form(noise: float, steps: int) -> None:
     exact = gaussian_epsilon(math.sqrt(steps) / noise, 1e-5)
     assert exact <= found.epsilon + 1e-9
     assert found.epsilon == pytest.approx(exact, rel=2e-3)
+
+
+@pytest.mark.parametrize("neighboring", [Neighboring.ADD_REMOVE, Neighboring.REPLACE_ONE])
+def test_hardly_any_noise_is_priced_in_a_moment(neighboring: Neighboring) -> None:
+    """An epsilon of thousands needs no grid as fine as one of ones, which would not fit into memory."""
+    began = time.monotonic()
+    found = account(
+        dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(0.1), 100), delta=1e-5, neighboring=neighboring
+    )
+    assert isinstance(found, Guarantee)
+    mu = 100 * (2 if neighboring is Neighboring.REPLACE_ONE else 1)
+    exact = mu * mu / 2 - mu * norm.ppf(1e-5)  # the second term of the profile is nothing at such epsilons
+    assert exact * (1 - 1e-4) <= found.epsilon <= exact * 1.01
+    assert time.monotonic() - began < 20
 
 
 def test_replacing_a_record_costs_twice_the_sensitivity() -> None:
