@@ -52,7 +52,7 @@ class Observations:
     """What was seen of m canaries over the T steps of one run.
 
     Attributes:
-        values: (T, m) released sum less the known rest, along each canary, over the clipping norm.
+        values: (T, m) released sum less the known rest, along each canary, over the clipping norm of the step.
         present: (T, m) bool, which canaries were in which lot.
         included: (m,) bool, which canaries were in the run at all.
     """
@@ -67,7 +67,8 @@ class GradientCanaries:
 
     Args:
         canaries: How many, m, at least 1 and at most as many as there are parameters.
-        max_grad_norm: Clipping norm C of the scheme, in whose units observations are.
+        max_grad_norm: Clipping norm C of the scheme, in whose units observations are; where the scheme moves it, the
+            first, and each step's observations are in units of its own.
         seed: Names the directions and the coins.
         toggle: When a canary is in.
         directions: Which directions they have.
@@ -163,6 +164,10 @@ class GradientCanaries:
             columns.append(rng.choice(there, self.count, replace=False))
         return np.stack(columns, axis=1)
 
+    def stretch(self, threshold: float) -> float:
+        """Return how much longer canaries are at this threshold, so that it clips them as the first one does."""
+        return threshold / self._scale
+
     def present(self, seed: int, step: Step) -> BoolArray:
         """Return the canaries of a lot, by coins that are named by seed, model and step."""
         if self._toggle is Toggle.BY_RUN:
@@ -189,7 +194,8 @@ class GradientCanaries:
         dirac = self._directions is Directions.DIRAC
         along = rest[self._coordinates] @ self._shares if dirac else self._basis @ rest
         seen = self._seen.setdefault(reading.seed, {})
-        seen[reading.step] = along.double().cpu().numpy() / self._scale
+        threshold = self._scale if reading.threshold is None else reading.threshold
+        seen[reading.step] = along.double().cpu().numpy() / threshold
 
     def observations(self, seed: int) -> Observations:
         """Return what was seen of one model's run, steps in order."""

@@ -2,9 +2,13 @@
 
 import contextlib
 import logging
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -27,7 +31,8 @@ def guarded(*, debug: bool, stopped: str = KEPT) -> Iterator[None]:
         logging.basicConfig(level=logging.WARNING)
         logging.getLogger("auditor").setLevel(logging.DEBUG)
     try:
-        yield
+        with _calm_while_loading(stopped):
+            yield
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. {stopped}", err=True)
         raise typer.Exit(130) from None
@@ -43,6 +48,27 @@ def guarded(*, debug: bool, stopped: str = KEPT) -> Iterator[None]:
             text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
         typer.echo(f"auditor: {text}", err=True)
         raise typer.Exit(getattr(error, "exit_code", 2) if expected else 4) from None
+
+
+@contextlib.contextmanager
+def _calm_while_loading(stopped: str) -> Iterator[None]:
+    """Let Ctrl-C end the process at once while torch is being imported: an exception in its native part aborts it."""
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
+            os.write(2, f"\nStopped. {stopped}\n".encode())
+            os._exit(130)  # nothing is made yet that would have to be put away
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody else decides what Ctrl-C does, or that it does nothing
+        return
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_expected(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from auditor.audit import Audit
-from auditor.workplace import write_private
+from auditor.workplace import write_private, write_whole
 from reports.html import render
 from reports.markdown import summary
 from reports.record import Report
@@ -32,9 +32,10 @@ def clear(folder: Path) -> None:
 
 
 def write_audit(audit: Audit, folder: Path) -> Path:
-    """Write `report.json`, `report.html`, `summary.md` and `scores.npz` (mode 0600, shuffled) into a folder.
+    """Write `report.html`, `summary.md`, `scores.npz` (mode 0600, shuffled) and `report.json` into a folder.
 
-    A report that shows private records is for its owner's eyes too, and gets the same mode.
+    Each appears whole or not at all, and `report.json` last: where it is, the others are. A report that shows private
+    records is for its owner's eyes too, and gets the same mode.
 
     Args:
         audit: What `run_audit` returned.
@@ -48,17 +49,23 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     arrays: dict[str, Any] = {f"scores_{name}": values for name, values in audit.scores.items()}
     np.savez(content, included=audit.included, **arrays)
     write_private(folder / "scores.npz", content.getvalue())
-    if any(not item.synthetic for item in audit.report.gallery):
-        for name in ("report.json", "report.html"):  # they show people
-            write_private(folder / name, b"")
-    (folder / "report.json").write_text(audit.report.to_json())
-    return write_readable(audit.report, folder)
+    page = write_readable(audit.report, folder)
+    _write(audit.report, folder / "report.json", audit.report.to_json())
+    return page
 
 
 def write_readable(report: Report, folder: Path) -> Path:
     """Write what people read, `report.html` and `summary.md`, from the record alone; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.md").write_text(summary(report))
     page = folder / "report.html"
-    page.write_text(render(report))
+    write_whole(folder / "summary.md", summary(report))
+    _write(report, page, render(report))
     return page
+
+
+def _write(report: Report, path: Path, text: str) -> None:
+    """Write what holds the gallery; where it shows people, for the owner alone."""
+    if any(not item.synthetic for item in report.gallery):
+        write_private(path, text.encode())
+    else:
+        write_whole(path, text)

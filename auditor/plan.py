@@ -97,9 +97,9 @@ class Plan(Part):
                 "[training] for canaries needs data under [checkpoint]: shadow models train on the planted data too; "
                 "name it, or leave [training] out and run only attacks that need no shadow models"
             )
-        adam = self.training is not None and self.training.optimizer == "adam"
-        if adam and ("momentum" in (self.training or self).model_fields_set or self.control.momentum is not None):
-            raise ValueError("momentum is for optimizer 'sgd'; Adam has its own decay rates")
+        adaptive = self.training is not None and self.training.optimizer != "sgd"
+        if adaptive and ("momentum" in (self.training or self).model_fields_set or self.control.momentum is not None):
+            raise ValueError("momentum is for optimizer 'sgd'; Adam and Nadam have their own decay rates")
         overrides = self.control.model_fields_set - {"enabled"}
         if overrides and (self.scheme is None or self.scheme.name == "none"):
             raise ValueError(f"[control] sets {sorted(overrides)}, but an unprotected target is its own control")
@@ -171,7 +171,18 @@ def parse_table(table: dict[str, Any]) -> Plan:
     try:
         return Plan.model_validate(table)
     except ValidationError as error:
-        raise PlanError("; ".join(_sentence(dict(problem)) for problem in error.errors())) from error
+        raise table_error(error, Plan) from error
+
+
+def table_error(error: ValidationError, root: type[BaseModel], *within: str) -> PlanError:
+    """Return what is wrong with a table of a plan, key by key, in the words of `load_plan`.
+
+    Args:
+        error: What pydantic found.
+        root: What the table was read as.
+        *within: Keys that lead to the table in its file.
+    """
+    return PlanError("; ".join(_sentence(dict(problem), root, list(within)) for problem in error.errors()))
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -180,11 +191,11 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
-def _sentence(problem: dict[str, Any]) -> str:
+def _sentence(problem: dict[str, Any], root: type[BaseModel], within: list[str]) -> str:
     place = [str(part) for part in problem["loc"]]
-    where = ".".join(place) or "the plan"
+    where = ".".join([*within, *place]) or "the plan"
     if problem["type"] == "extra_forbidden":
-        return f"key {where!r} is unknown, {nearest(place[-1], _known_keys(place[:-1]))}"
+        return f"key {where!r} is unknown, {nearest(place[-1], _known_keys(root, place[:-1]))}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -192,8 +203,7 @@ def _sentence(problem: dict[str, Any]) -> str:
     return f"{where}: {message}" + (f", not {given!r}" if isinstance(given, str | int | float) else "")
 
 
-def _known_keys(place: list[str]) -> list[str]:
-    model: type[BaseModel] = Plan
+def _known_keys(model: type[BaseModel], place: list[str]) -> list[str]:
     for part in place:
         if part.isdigit():
             continue

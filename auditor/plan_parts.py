@@ -88,12 +88,26 @@ class Scores(Part):
 
 
 class Released(Part):
-    """Records that were released in place of real ones, the records that they were made from, and others like them."""
+    """Records that were released in place of real ones, the records that they were made from, and others like them.
 
-    synthetic: Source
+    Instead of `synthetic`, `generator` names what makes them, `package.module:factory` (needs --allow-code), and
+    `samples` how many are drawn from it; see `auditor.sampled`.
+    """
+
+    synthetic: Source | None = None
+    generator: str | None = None
+    samples: int | None = Field(default=None, ge=10)
     members: Source
     nonmembers: Source
     population: Source | None = None
+
+    @model_validator(mode="after")
+    def _one_release(self) -> Self:
+        if (self.synthetic is None) == (self.generator is None):
+            raise ValueError("give either synthetic, the released records, or generator, package.module:factory")
+        if (self.generator is None) != (self.samples is None):
+            raise ValueError("generator and samples, how many to draw from it, belong together: give both or neither")
+        return self
 
 
 class Gradients(Part):
@@ -128,7 +142,7 @@ class Training(Part):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "nadam"] = "sgd"
     momentum: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"

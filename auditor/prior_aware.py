@@ -31,6 +31,11 @@ from defenses.training import resolve_device, train
 from defenses.updates import Tensors
 from reports.record import Estimate
 
+THRESHOLD_MOVES = (
+    "scheme {!r} moves its clipping threshold from step to step, which this attack does not follow; leave it out, or "
+    "test the steps by [white_box]"
+)
+
 
 @dataclass(frozen=True)
 class PriorAware:
@@ -90,6 +95,8 @@ def audit_reconstruction(
     they sum inner products.
     """
     claim = claim or claim_of(job)
+    if claim.moves:
+        raise ValueError(THRESHOLD_MOVES.format(job.defense.name))
     fixed = job.recipe.lots.expected_members - 1
     if candidates < 2 or trials < 1:
         raise ValueError(f"candidates is {candidates}, trials {trials}; give at least 2, and at least 1")

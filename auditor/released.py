@@ -11,12 +11,14 @@ from attacks.threat_model import Capability, Target
 from auditor.datasets import check_records
 from auditor.plan import Plan
 from auditor.plan_parts import Released
+from auditor.resolve import resolve_generator
+from auditor.sampled import draw_samples, unlabelled
 from auditor.setting import Setting
 from auditor.sources import joined, load_source, refuse_overlap
 from auditor.stated import stated_claim
 from auditor.subject import Subject
 from defenses.errors import NotApplicableError
-from defenses.randomness import stream
+from defenses.randomness import derive, stream
 from defenses.records import Inclusion, Records, Split
 from defenses.schemes.none import NoDefense
 
@@ -34,7 +36,7 @@ class NoModel(nn.Module):
 
 
 def released_subject(plan: Plan, entry: Released, setting: Setting) -> Subject:
-    """Read released records, and those that they were made from.
+    """Read released records, or draw them from their generator, and read those that they were made from.
 
     Args:
         plan: What to audit.
@@ -47,10 +49,21 @@ def released_subject(plan: Plan, entry: Released, setting: Setting) -> Subject:
     Raises:
         AuditError: If data or plan do not fit.
     """
+    sample = None
+    if entry.generator is not None:
+        sample = resolve_generator(entry.generator, allow_code=setting.allow_code)
     members = load_source(entry.members, setting)
     nonmembers = load_source(entry.nonmembers, setting, like=members)
-    synthetic = load_source(entry.synthetic, setting, like=members)
     outside = None if entry.population is None else load_source(entry.population, setting, like=members)
+    if sample is not None:
+        seed = derive(0, "samples of a generator", plan.subject_digest) % 2**31
+        synthetic, labelled = draw_samples(sample, like=members, count=entry.samples or 0, seed=seed)
+        if not labelled:
+            members, nonmembers = unlabelled(members), unlabelled(nonmembers)
+            outside = None if outside is None else unlabelled(outside)
+    else:
+        assert entry.synthetic is not None
+        synthetic = load_source(entry.synthetic, setting, like=members)
     classes = max(part.classes for part in (members, nonmembers, synthetic, outside) if part is not None)
     check_records(members, nonmembers, classes=classes, shape=members.shape)
     both = joined(members, nonmembers, classes)

@@ -1,8 +1,9 @@
 """From the words of a plan to the objects that do the work; what does not exist is found here, before training."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, get_type_hints
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, cast, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -13,8 +14,9 @@ from auditor.plan import Plan, nearest
 from auditor.plan_parts import Control, Named, Training
 from defenses.architectures import NAMES, Architecture, find_factory
 from defenses.augmentation import Augmentation
-from defenses.defense import Defense
+from defenses.defense import Defense, StepPromise
 from defenses.errors import PlanError
+from defenses.nadam import Nadam
 from defenses.recipe import Precision, Recipe, Schedule
 from defenses.sampling import Lots
 from defenses.schemes import schemes
@@ -38,6 +40,41 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
         )
     find_factory(name)
     return Architecture(name, plan.model.options)
+
+
+def resolve_generator(name: str, *, allow_code: bool) -> Callable[..., Any]:
+    """Return what the factory of a generator makes: what draws its samples.
+
+    Args:
+        name: ``package.module:factory``; the factory takes no arguments.
+        allow_code: Whether a plan may name code to run.
+
+    Raises:
+        PlanError: If the code may not be run, cannot be found, fails, or makes nothing that can be called.
+    """
+    what, (module, _, attribute) = f"generator {name!r}", name.partition(":")
+    if not module or not attribute:
+        raise PlanError(f"{what} names no factory; the form is package.module:factory")
+    if not allow_code:
+        raise PlanError(f"{what} would run code of that package; give --allow-code if you trust it")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever that code does
+        raise PlanError(
+            f"{what} cannot be imported ({error}); the form is package.module:factory, and the package must be on the "
+            "Python path"
+        ) from error
+    if not callable(factory):
+        raise PlanError(f"{what} is {type(factory).__name__}; give a factory, which is called without arguments")
+    try:
+        sample = factory()
+    except Exception as error:
+        raise PlanError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+    if not callable(sample):
+        raise PlanError(
+            f"{what} returned {type(sample).__name__}; a factory returns what can be called as sample(count, seed=seed)"
+        )
+    return cast("Callable[..., Any]", sample)
 
 
 def resolve_defense(plan: Plan) -> Defense:
@@ -95,7 +132,7 @@ def resolve_recipe(
     if given["optimizer"] == "sgd":
         optimizer = SGD(momentum=given["momentum"], weight_decay=given["weight_decay"])
     else:
-        optimizer = Adam(weight_decay=given["weight_decay"])
+        optimizer = (Nadam if given["optimizer"] == "nadam" else Adam)(weight_decay=given["weight_decay"])
     try:
         return Recipe(
             architecture=architecture,
@@ -108,6 +145,35 @@ def resolve_recipe(
         )
     except ValueError as error:
         raise PlanError(f"training: {error}") from error
+
+
+def resolve_steps(plan: Plan, *, allow_code: bool) -> StepPromise | None:
+    """Return what a plan's scheme says of its steps, so that they can be tested; None where that is not known.
+
+    A budget that cannot be met promises nothing either; the audit says so.
+    """
+    if plan.training is None or plan.data is None:
+        return None
+    architecture = resolve_architecture(plan, allow_code=allow_code)
+    lots = resolve_recipe(plan.training, architecture, round(0.5 * plan.data.pool)).lots
+    defense = resolve_defense(plan)
+    try:
+        return defense.steps(lots)
+    except ValueError:
+        return None
+
+
+def parameter_types(scheme: str) -> dict[str, set[type]]:
+    """Return what each field of a scheme may be, by name.
+
+    Raises:
+        PlanError: If there is no such scheme.
+    """
+    known = schemes()
+    if scheme not in known:
+        raise PlanError(f"scheme {scheme!r} is unknown, {nearest(scheme, list(known))}")
+    hints = get_type_hints(known[scheme])
+    return {name: set(get_args(hints[name]) or (hints[name],)) for name in _fields(known[scheme])}
 
 
 def _must_run(plan: Plan, attack: str) -> bool:

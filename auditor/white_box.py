@@ -55,6 +55,7 @@ def claim_of(job: Job) -> StepClaim:
         lots.sampling_probability,
         promise.priced,
         promise.thresholds,
+        promise.moves,
     )
 
 

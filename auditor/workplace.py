@@ -75,8 +75,19 @@ class Workplace:
 
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that only its owner can read (mode 0600), atomically."""
+    _write(path, content, 0o600)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file atomically: who reads it finds all of it, or what was there before."""
+    _write(path, text.encode(), 0o666)  # less the umask, as any new file
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(part, path)
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

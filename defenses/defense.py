@@ -69,14 +69,18 @@ class StepPromise:
     """What a scheme says of each of its steps: one record adds at most so much to the sum, and Gaussian noise hides it.
 
     Attributes:
-        thresholds: Most that one record adds to each group of parameters (of the gradient rule), in L2.
+        thresholds: Most that one record adds to each group of parameters (of the gradient rule), in L2; where the
+            threshold moves, that of the first step.
         noise_multiplier: Deviation of the noise over the joint norm, in the direction where a record shows the most.
         priced: Noise multiplier -> event of the whole run, all else as it is.
+        moves: Whether the threshold, one for all parameters, changes from step to step and the noise with it; the rule
+            is then a `defenses.gradients.MovingThreshold`.
     """
 
     thresholds: tuple[float, ...]
     noise_multiplier: float
     priced: Callable[[float], Any]
+    moves: bool = False
 
 
 class Defense(abc.ABC):

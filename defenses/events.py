@@ -28,6 +28,9 @@ class PureDpEvent(dp_accounting.DpEvent):  # type: ignore[misc]
             raise ValueError(f"epsilon is {self.epsilon}; it must be at least 0")
 
 
+LARGEST = 100.0  # exp(-100) is below 1e-43; exp(710) is no number any more
+
+
 @dataclass(frozen=True)
 class PureParts:
     """Pure mechanisms that are composed, with their budgets fixed in advance.
@@ -46,11 +49,17 @@ class PureParts:
     def epsilon_at(self, delta: float) -> float:
         """Return epsilon at a delta in [0, 1): of the composition of the randomised responses that dominate the parts.
 
+        Parts above `LARGEST` are added as they are: their randomised response lies less often than any delta counts.
+
         Source: Kairouz, Oh and Viswanath 2015, "The Composition Theorem for Differential Privacy".
         """
         if delta == 0 or not self.counts or not math.isfinite(self.total):
             return self.total
-        return min(self.total, float(_composed(self.counts).get_epsilon_for_delta(delta)))
+        small = tuple((epsilon, count) for epsilon, count in self.counts if epsilon <= LARGEST)
+        if not small:
+            return self.total
+        added = math.fsum(epsilon * count for epsilon, count in self.counts if epsilon > LARGEST)
+        return min(self.total, added + float(_composed(small).get_epsilon_for_delta(delta)))
 
 
 @functools.lru_cache(maxsize=16)

@@ -55,6 +55,15 @@ class LotRule(GradientRule, Protocol):
         ...
 
 
+@runtime_checkable
+class MovingThreshold(GradientRule, Protocol):
+    """A rule whose one clipping threshold changes from step to step, for who tests its steps."""
+
+    def threshold(self, state: Tensors) -> Tensor:
+        """Return the threshold in force, 0-dimensional, in the state that `factors` and `release` are given."""
+        ...
+
+
 @dataclass(frozen=True)
 class Measures:
     """What a rule may look at between epochs; each is computed when it is asked for.

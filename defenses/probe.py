@@ -5,13 +5,13 @@ the lot had it: a scheme that does not clip lets it through whole, and one that 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from defenses.gradients import GradientRule
+from defenses.gradients import GradientRule, MovingThreshold
 from defenses.layers import PerExample
 from defenses.records import BoolArray
 from defenses.updates import Tensors
@@ -31,6 +31,7 @@ class Reading:
         before: name -> (*shape), the parameters before the step.
         after: name -> (*shape), the parameters after it.
         rate: The learning rate of the step.
+        threshold: The clipping threshold in force, where the rule moves it; None where it never changes.
     """
 
     seed: int
@@ -40,6 +41,7 @@ class Reading:
     before: Tensors
     after: Tensors
     rate: float
+    threshold: float | None = None
 
 
 class Probe(Protocol):
@@ -62,6 +64,15 @@ class Probe(Protocol):
         ...
 
 
+@runtime_checkable
+class StretchingProbe(Probe, Protocol):
+    """A probe whose canaries become longer or shorter with a threshold that moves."""
+
+    def stretch(self, threshold: float) -> float:
+        """Return what the canaries' gradients are multiplied by in a step with this threshold in force."""
+        ...
+
+
 class Probed:
     """The canaries of a probe as one model's rule sees them.
 
@@ -81,17 +92,24 @@ class Probed:
             powers[group] = power if before is None else before + power
         stacked = torch.stack([power for power in powers if power is not None], dim=-1)
         self._norms = stacked.sqrt() if rule.order == 2 else stacked
+        self._in_force: dict[int, float] = {}
 
     def added(self, sums: Tensors, statistics: Tensor, state: Tensors, seed: int, step: Step) -> tuple[Tensors, Tensor]:
         """Return sums and statistics with the canaries of this step, weighed by the rule."""
+        stretch = 1.0
+        if isinstance(self._rule, MovingThreshold):
+            self._in_force[seed] = float(self._rule.threshold(state))  # `release` may move it
+            if isinstance(self._probe, StretchingProbe):
+                stretch = self._probe.stretch(self._in_force[seed])
         mask = torch.from_numpy(self._probe.present(seed, step)).to(self._norms.device)
         labels = torch.zeros(len(mask), dtype=torch.long, device=mask.device)
-        weights, counted = self._rule.factors(self._norms, labels, mask, state)
+        weights, counted = self._rule.factors(stretch * self._norms, labels, mask, state)
+        weights = stretch * weights
         together = {
             name: value + self._canaries[name].weighted(weights[:, self._groups[name]]) for name, value in sums.items()
         }
         return together, statistics + counted.sum(0)
 
     def read(self, reading: Reading) -> None:
-        """Hand a step to the probe."""
-        self._probe.read(reading)
+        """Hand a step to the probe, with the threshold that was in force."""
+        self._probe.read(replace(reading, threshold=self._in_force.get(reading.seed)))

@@ -35,7 +35,7 @@ def compare(
         from auditor.compare.run import run_comparison
         from auditor.display import shown_progress
         from auditor.setting import Setting
-        from auditor.workplace import Workplace
+        from auditor.workplace import Workplace, write_whole
         from reports.comparison import Place, place_of
         from reports.comparison_page import comparison_markdown, headline, render_comparison
 
@@ -58,9 +58,9 @@ def compare(
                 on_progress=on_progress,
             )
             found = run_comparison(chosen, setting, folder, on_run=said)
-        (folder / "comparison.json").write_text(found.to_json())
-        (folder / "summary.md").write_text(comparison_markdown(found))
-        (folder / "comparison.html").write_text(render_comparison(found))
+        write_whole(folder / "summary.md", comparison_markdown(found))
+        write_whole(folder / "comparison.html", render_comparison(found))
+        write_whole(folder / "comparison.json", found.to_json())  # last: where it is, the others are
         places = [place_of(run) for run in found.runs]
         code = 1 if Place.CONTRADICTED in places else 4 if Place.FAILED in places else 0
         typer.echo(comparison_markdown(found))

@@ -10,13 +10,13 @@ from pathlib import Path
 from auditor.audit import run_audit
 from auditor.claims import CLAIM, PROOF, REBUILT, STEP
 from auditor.compare.plan import Cell, ComparePlan
-from auditor.output import write_audit
+from auditor.output import clear, write_audit
 from auditor.resolve import (
     parameters_of,
     resolve_architecture,
     resolve_attacks,
     resolve_defense,
-    resolve_recipe,
+    resolve_steps,
 )
 from auditor.setting import Setting
 from defenses.errors import AuditError, TrainingError
@@ -82,15 +82,11 @@ def run_comparison(
 
 def _with_eyes(cell: Cell, setting: Setting) -> Cell:
     """Return a cell whose plan watches steps where they can be tested."""
-    assert cell.plan.training is not None
-    assert cell.plan.data is not None
-    architecture = resolve_architecture(cell.plan, allow_code=setting.allow_code)
-    lots = resolve_recipe(cell.plan.training, architecture, round(0.5 * cell.plan.data.pool)).lots
-    try:
-        testable = resolve_defense(cell.plan).steps(lots) is not None
-    except ValueError:  # a budget that cannot be met; the audit says so
-        testable = False
-    return replace(cell, plan=cell.plan.model_copy(update=cell.watched)) if testable else cell
+    promise = resolve_steps(cell.plan, allow_code=setting.allow_code)
+    if promise is None:
+        return cell
+    watched = {name: part for name, part in cell.watched.items() if name != "prior_aware" or not promise.moves}
+    return replace(cell, plan=cell.plan.model_copy(update=watched))
 
 
 def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) -> tuple[ComparedRun, Report | None]:
@@ -107,6 +103,8 @@ def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) ->
     def within(progress: Progress) -> None:
         setting.on_progress(replace(progress, stage=f"{number + 1} of {count}, {base.name}: {progress.stage}"))
 
+    name = re.sub(r"[^a-z0-9]+", "-", f"{number + 1:02d}-{base.name}".lower()).strip("-")
+    clear(folder / name)  # an earlier run's report is not this one's
     clock = time.perf_counter()
     try:
         audit = run_audit(cell.plan, replace(setting, on_progress=within))
@@ -115,7 +113,6 @@ def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) ->
     except AuditError as error:
         raise type(error)(f"{base.name}: {error}") from error
     report = audit.report
-    name = re.sub(r"[^a-z0-9]+", "-", f"{number + 1:02d}-{base.name}".lower()).strip("-")
     write_audit(audit, folder / name)
     best = max(
         (attack for attack in report.attacks if AUC in attack.measures),

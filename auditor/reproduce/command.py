@@ -9,6 +9,7 @@ from auditor.guarded import Debug, Quiet, guarded
 from auditor.options import DataDir, Device, WorkDir
 
 EPILOG = "Exit codes: 0 it ran, whatever came out; 2 usage error; 4 it broke. A figure that differs is a result."
+FILES = ("reproduction.json", "reproduction.html", "summary.md")
 
 
 def reproduce(
@@ -34,7 +35,7 @@ def reproduce(
         from auditor.plan import nearest
         from auditor.reproduce import experiments
         from auditor.setting import Setting
-        from auditor.workplace import Workplace
+        from auditor.workplace import Workplace, write_whole
         from defenses.errors import PlanError
         from reports.reproduction_page import render_reproduction, reproduction_markdown
 
@@ -47,13 +48,16 @@ def reproduce(
             raise PlanError(f"scale is {share}; it must be in (0, 1], the share of the paper's own size")
         folder = out or Path(f"reproduce-{paper.lower()}")
         folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES:  # an earlier run's page is not this one's
+            (folder / name).unlink(missing_ok=True)
         with shown_progress(quiet=quiet) as on_progress:
             setting = Setting(workplace=Workplace(work_dir), data_dir=data_dir, device=device, on_progress=on_progress)
             found = experiment.reproduce(share, setting)
         text = reproduction_markdown(found)
         plain = json.loads(found.model_dump_json())
-        (folder / "reproduction.json").write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
-        (folder / "reproduction.html").write_text(render_reproduction(found))
-        (folder / "summary.md").write_text(text)
+        write_whole(folder / "summary.md", text)
+        write_whole(folder / "reproduction.html", render_reproduction(found))
+        # Last: where it is, the others are.
+        write_whole(folder / "reproduction.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
         typer.echo(text)
         typer.echo(f"Page: {folder / 'reproduction.html'}")

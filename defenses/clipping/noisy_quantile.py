@@ -85,6 +85,10 @@ class NoisyQuantile:
             "steps": torch.tensor(0.0),
         }
 
+    def threshold(self, state: Tensors) -> Tensor:
+        """Return the threshold in force."""
+        return state["threshold"]
+
     def factors(self, norms: Tensor, y: Tensor, mask: Tensor, state: Tensors) -> tuple[Tensor, Tensor]:
         """Return min(1, C / norm), and each record's entries in the L counts and 2 L scores; all 0 for padding.
 

@@ -90,7 +90,7 @@ class RawQuantile:
 
     def factors(self, norms: Tensor, y: Tensor, mask: Tensor, state: Tensors) -> tuple[Tensor, Tensor]:
         """Return min(1, C / norm) for real examples and 0 for padding and for norms that are not finite."""
-        threshold = self._threshold(state).to(norms.dtype)
+        threshold = self.threshold(state).to(norms.dtype)
         weights = torch.where(norms > threshold, threshold / norms, torch.ones_like(norms))
         weights = torch.where(torch.isfinite(norms), weights, torch.zeros_like(norms))
         return weights * mask[:, None].to(norms.dtype), norms.new_zeros((len(norms), 0))
@@ -99,8 +99,9 @@ class RawQuantile:
         """Add noise if this label is protected, and release its sum as it is if not."""
         if float(state["chosen"]) not in (EVERYBODY, float(state["label"])):
             return sums, state
-        threshold = float(self._threshold(state))
+        threshold = float(self.threshold(state))
         return ClippedGaussian(threshold, self.noise_multiplier).release(sums, statistic_sums, state, noise)
 
-    def _threshold(self, state: Tensors) -> Tensor:
+    def threshold(self, state: Tensors) -> Tensor:
+        """Return the threshold of the label whose step it is."""
         return state["thresholds"].gather(0, state["label"].long().clamp(min=0)[None])[0]

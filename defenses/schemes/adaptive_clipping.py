@@ -15,14 +15,14 @@ Only the abstract of the paper is public. What it leaves open, and what we chose
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from defenses.clipping.noisy_quantile import NoisyQuantile
 from defenses.clipping.raw_quantile import RawQuantile
-from defenses.defense import Defense, History, Prepared, Sampler
+from defenses.defense import Defense, History, Prepared, Sampler, StepPromise
 from defenses.errors import TrainingError
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Unaccounted
@@ -170,6 +170,23 @@ class AdaptiveClipping(Defense):
     def update(self, recipe: Recipe) -> UpdateRule:
         """Return Nadam with conditional smoothing, whatever the recipe's optimiser is."""
         return Nadam(self.smoothing)
+
+    def steps(self, lots: Lots) -> StepPromise | None:
+        """Return the noise on the gradients over the threshold in force.
+
+        It is priced without counts and scores: canaries do not test those, so what they imply stays below what is
+        proved by that share.
+        """
+        noise = self.noises(lots)[0]
+        if noise == 0:
+            return None
+        return StepPromise((self.max_grad_norm,), noise, lambda n: self._priced(n).event(History(lots)), moves=True)
+
+    def fixed(self, lots: Lots) -> "AdaptiveClipping":
+        """Return the scheme with a given noise in place of a target."""
+        if self.epsilon is None:
+            return self
+        return replace(self, epsilon=None, noise_multiplier=self._asked(lots))
 
     def event(self, history: History) -> Any:
         """Return the self-composed Poisson-sampled Gaussian of the joint noise; literal, why there is none."""

@@ -1,5 +1,8 @@
 """Comparisons: plans that are refused before anything is trained, runs that fail, contradictions, a second run."""
 
+import json
+import subprocess
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from auditor.audit import Audit, run_audit
 from auditor.cli import app
 from auditor.compare.plan import compare_plan
 from auditor.compare.run import run_comparison
@@ -146,3 +150,67 @@ def test_the_command_says_what_came_of_it(tmp_path: Path, monkeypatch: pytest.Mo
     bad = CliRunner().invoke(app, ["compare", "missing.toml"])
     assert bad.exit_code == 2
     assert "missing.toml cannot be read" in bad.output
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a comparison, less its clocks."""
+    rows = json.loads((folder / "comparison.json").read_text())["runs"]
+    return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
+
+
+def test_what_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schemes = '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 2\n'
+    (tmp_path / "plan.toml").write_text(PLAN.replace("epochs = 60", "epochs = 2") + schemes)
+    audits = 0
+
+    def stopped_in_the_second(*given: Any) -> Audit:
+        nonlocal audits
+        audits += 1
+        if audits == 2:
+            raise KeyboardInterrupt
+        return run_audit(*given)
+
+    def compare(out: str, work: str) -> Any:
+        asked = ["compare", "plan.toml", "-q", "--out", out, "--work-dir", work]
+        return CliRunner().invoke(app, asked)
+
+    monkeypatch.chdir(tmp_path)
+    assert compare("whole", "one").exit_code == 0
+    old = tmp_path / "again" / "02-dp-sgd"
+    old.mkdir(parents=True)
+    for path in (old / "report.html", tmp_path / "again" / "comparison.html"):
+        path.write_text("of an earlier run")
+    monkeypatch.setattr("auditor.compare.run.run_audit", stopped_in_the_second)
+    done = compare("again", "two")
+    assert done.exit_code == 130
+    assert "Stopped. What is trained is kept" in done.output
+    assert sorted(path.name for path in (tmp_path / "again").iterdir() if any(path.iterdir())) == ["01-none"]
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "two" / "models").glob("*.safetensors")}
+    assert compare("again", "two").exit_code == 0
+    assert told(tmp_path / "again") == told(tmp_path / "whole")
+    assert kept
+    assert all((tmp_path / "two" / "models" / name).stat().st_mtime_ns == when for name, when in kept.items())
+
+
+def test_ctrl_c_while_torch_is_loading_is_no_crash() -> None:
+    """Raised inside torch's native initialisation, KeyboardInterrupt aborts the process; so it is not raised there."""
+    script = (
+        "import os, signal, sys, types\n"
+        "from auditor.guarded import guarded\n"
+        "loading = types.ModuleType('torch')\n"
+        "loading.__spec__ = types.SimpleNamespace(_initializing=True)\n"
+        "sys.modules['torch'] = loading\n"
+        "with guarded(debug=False):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except BaseException:\n"
+        "        os.abort()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{script}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.strip() == "Stopped. What is trained is kept: the same command goes on from there."

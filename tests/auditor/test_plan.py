@@ -5,8 +5,10 @@ import pytest
 from attacks.catalogue import catalogue
 from auditor.findings import check_limits
 from auditor.plan import parse_plan
-from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense
+from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
 from defenses.errors import PlanError
+from defenses.nadam import Nadam
+from defenses.updates import SGD, Adam, UpdateRule
 
 GOOD = """
 title = "t"
@@ -56,6 +58,7 @@ def test_digest_is_of_the_content() -> None:
         ("title = ", "not TOML"),
         (GOOD.replace('"mlp"', "3"), "valid string"),
         (GOOD + 'optimizer = "adam"\nmomentum = 0.9', "momentum is for optimizer 'sgd'"),
+        (GOOD + 'optimizer = "nadam"\nmomentum = 0.9', "momentum is for optimizer 'sgd'"),
         (GOOD + "[control]\nlearning_rate = 0.5", "an unprotected target is its own control"),
         (CHECKPOINT + "seed = 3", "nothing is drawn from it for a checkpoint"),
         (CHECKPOINT + '[scheme]\nname = "dp_sgd"\nepsilon = 1.0', "without .training."),
@@ -161,3 +164,15 @@ def test_a_parameter_without_a_default_is_asked_for() -> None:
     plan = parse_plan(GOOD + '[[attacks]]\nname = "attribute_inference"\n')
     with pytest.raises(PlanError, match="attack 'attribute_inference' needs its parameter 'attribute'"):
         resolve_attacks(plan)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("sgd", SGD(weight_decay=0.1)), ("adam", Adam(weight_decay=0.1)), ("nadam", Nadam(weight_decay=0.1))],
+)
+def test_a_plan_chooses_its_optimiser(name: str, rule: UpdateRule) -> None:
+    plan = parse_plan(GOOD + f'optimizer = "{name}"\nweight_decay = 0.1')
+    assert plan.training is not None
+    recipe = resolve_recipe(plan.training, resolve_architecture(plan, allow_code=False), 100)
+    assert type(recipe.optimizer) is type(rule)
+    assert recipe.optimizer == rule

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from auditor.workplace import Workplace, write_private
+import pytest
+
+from auditor.workplace import Workplace, write_private, write_whole
 
 
 def test_secrets_are_drawn_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
@@ -36,3 +38,19 @@ def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
     write_private(path, b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("before")
+
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("auditor.workplace.os.replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(path, "after")
+    assert path.read_text() == "before"
+    write_whole(path, "after")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("page.html", "after")]

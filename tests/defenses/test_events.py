@@ -76,3 +76,11 @@ def test_groups_and_replacement_are_converted_only_when_asked() -> None:
     with pytest.raises(ValueError, match="size is 0"):
         one.for_group(0)
     assert Guarantee(400.0, 1e-5, Neighboring.ADD_REMOVE).for_group(9).delta < 1
+
+
+def test_huge_budgets_are_added_and_do_not_overflow() -> None:
+    assert priced(PureDpEvent(1000.0), 1e-5) == 1000.0
+    small = dp_accounting.SelfComposedDpEvent(PureDpEvent(0.1), 100)
+    both = dp_accounting.ComposedDpEvent([small, PureDpEvent(800.0)])
+    assert priced(both, 1e-5) == pytest.approx(800.0 + priced(small, 1e-5))
+    assert priced(dp_accounting.SelfComposedDpEvent(PureDpEvent(99.0), 3), 1e-5) == pytest.approx(3 * 99.0, rel=1e-3)
