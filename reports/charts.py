@@ -4,7 +4,7 @@ import math
 
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from reports import wording
 from reports.comparison import ComparedRun, Comparison, Place, place_of
@@ -12,6 +12,8 @@ from reports.drawing import COLORS, FAINT, INK, LINES, MEMBERS, NONMEMBERS, Draw
 from reports.reproduction import Chart
 
 _LEAST = 1e-2  # smaller epsilons are drawn here: nothing was shown
+_LEGEND_INSIDE = 4  # with more series than that it would hide some of them
+_MARKERS = ("o", "s", "^")
 
 
 def three_epsilons(comparison: Comparison) -> Drawing:
@@ -127,27 +129,34 @@ def _alt(comparison: Comparison) -> str:
 
 
 def chart(found: Chart) -> Drawing:
-    """Draw one chart of an experiment that was done again; the paper's own points are hollow and dashed.
+    """Draw one chart of an experiment that was done again; the paper's own points are hollow, its lines dashed.
 
     Args:
         found: Its series.
     """
-    with canvas(7.0, 4.2) as (figure, axes):
-        for place, series in enumerate(found.series):
+    many = len(found.series) > _LEGEND_INSIDE
+    beneath = 0.21 * math.ceil(len(found.series) / 2) if many else 0.0
+    with canvas(7.0, 4.2 + beneath) as (figure, axes):
+        place = -1
+        for series in found.series:
+            point = series.paper and len(series.x) == 1  # what the paper prints of the series before it
+            place += not point or place < 0
             color = COLORS[place % len(COLORS)]
             axes.plot(
                 series.x,
                 series.y,
                 color=color,
-                marker="o",
+                marker=_MARKERS[place // len(COLORS) % len(_MARKERS)],  # colours come again
                 markerfacecolor="none" if series.paper else color,
-                linestyle=(0, (2, 2)) if series.paper else LINES[place % len(LINES)],
+                linestyle="none" if point else (0, (2, 2)) if series.paper else LINES[place % len(LINES)],
                 linewidth=1.6,
-                markersize=4.5,
+                markersize=8 if point else 4.5,
+                markeredgewidth=1.6 if point else 1.0,
                 label=label(series.name, width=52),
             )
             if series.low is not None and series.high is not None:
-                axes.fill_between(series.x, series.low, series.high, color=color, alpha=0.15, linewidth=0)
+                alpha = 0.07 if many else 0.15
+                axes.fill_between(series.x, series.low, series.high, color=color, alpha=alpha, linewidth=0)
         for axis, scale, wanted in (
             (axes.xaxis, axes.set_xscale, found.log_x),
             (axes.yaxis, axes.set_yscale, found.log_y),
@@ -156,11 +165,14 @@ def chart(found: Chart) -> Drawing:
                 scale("log")
                 axis.set_major_formatter(FuncFormatter(lambda value, _: wording.compact(value)))
                 axis.set_minor_formatter(NullFormatter())
+        if not found.log_x and all(x.is_integer() for series in found.series for x in series.x):
+            axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))  # there is no epoch 1.5
         axes.set_xlabel(label(found.x_label, width=80))
         axes.set_ylabel(label(found.y_label, width=60))
         axes.grid(visible=True)
         axes.set_axisbelow(True)
-        axes.legend(loc="best")
+        where = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "ncols": 2} if many else {"loc": "best"}
+        axes.legend(handlelength=3.6, **where)
         sns.despine(ax=axes)
         said = f"{found.title}: {found.y_label} against {found.x_label}, {len(found.series)} series."
         ends = [f"{one.name} ends at {one.y[-1]:.4g}" for one in found.series if one.y]

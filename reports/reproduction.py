@@ -26,7 +26,8 @@ class Row(Strict):
     """One figure.
 
     `paper` is what the paper prints, null where it prints nothing; `ours` is null where it was not measured, and `note`
-    says why. `tolerance` is what was allowed between the two, in the same unit, fixed before ours was known.
+    says why. `tolerance` is what was allowed between the two, in the same unit, fixed before ours was known. `at_most`
+    says that the paper's figure is a limit: ours comes out where it is no more than the tolerance above it.
     """
 
     what: str
@@ -34,6 +35,7 @@ class Row(Strict):
     paper: float | None
     ours: Estimate | None
     tolerance: float | None = None
+    at_most: bool = False
     outcome: Outcome
     note: str = ""
 
@@ -103,6 +105,7 @@ def compared(
     paper: float | None,
     ours: Estimate | None,
     tolerance: float | None = None,
+    at_most: bool = False,
     note: str = "",
 ) -> Row:
     """Return a row whose outcome follows from the figures.
@@ -113,6 +116,7 @@ def compared(
         paper: The paper's figure, None where it prints none.
         ours: Ours, None where it was not measured.
         tolerance: Greatest difference at which it counts as reproduced; None where the two cannot be compared.
+        at_most: Whether the paper's figure is a limit, below which ours may lie as far as it likes.
         note: What to know about it.
     """
     if paper is None:
@@ -120,6 +124,10 @@ def compared(
     elif ours is None or ours.value is None or tolerance is None:
         outcome = Outcome.NOT_COMPARABLE
     else:
-        near = abs(ours.value - paper) <= tolerance
+        above = ours.value - paper
+        near = (above if at_most else abs(above)) <= tolerance
         outcome = Outcome.REPRODUCED if near else Outcome.NOT_REPRODUCED
-    return Row(what=what, setting=setting, paper=paper, ours=ours, tolerance=tolerance, outcome=outcome, note=note)
+    return Row(
+        what=what, setting=setting, paper=paper, ours=ours, tolerance=tolerance, at_most=at_most, outcome=outcome,
+        note=note,
+    )  # fmt: skip

@@ -155,13 +155,12 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
         more = _found(name, curves, train, test, size)
         rows += more[0]
         charts += more[1]
-    width = size.network.options["width"]
     return Reproduction(
         paper="P5",
         title="Accuracy of VGG under adaptive clipping, DP-SGD and Nadam with DP, and the time that training takes",
         scale=scale,
-        setting=f"VGG-11 with GroupNorm, width {width:g}; epsilon {EPSILON:g} at delta {DELTA:g} is proved of DP-SGD, "
-        "Nadam with DP and the repaired scheme; the literal scheme has DP-SGD's noise and proves nothing",
+        setting=f"VGG-11 with GroupNorm, width {size.network.options['width']:g}; epsilon {EPSILON:g} at delta 1e-5 is "
+        "proved of DP-SGD, Nadam with DP and the repaired scheme; the literal one has DP-SGD's noise, proves nothing",
         rows=rows,
         charts=charts,
         choices=CHOICES,
@@ -222,6 +221,7 @@ def _judged(what: str, about: str, *, paper: float, tolerance: float, ours: Esti
         note += "; one run of the scheme"
     elif (ours.high - ours.low) / 2 > tolerance:
         note += "; the interval is wider than the tolerance"
+    note += "; no difference at all would be within the tolerance" if abs(paper) <= tolerance else ""
     return compared(what, about, paper=paper, ours=ours, tolerance=tolerance, note=note)
 
 

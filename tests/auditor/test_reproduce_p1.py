@@ -142,7 +142,7 @@ def test_the_whole_experiment_runs_small(
     assert exponent.paper == 1.0
     assert [row.paper for row in found.rows if row.what.startswith("percent")] == [40.0] * 6
     claimed = rows["epsilon: claimed by the paper, proved here", "literal, scaled rule"]
-    assert claimed.outcome is Outcome.NOT_COMPARABLE
+    assert claimed.outcome is Outcome.NOT_REPRODUCED  # nothing can be proved
     assert claimed.ours is not None
     assert "unaccounted" in (claimed.ours.reason or "")
     assert rows["epsilon: claimed by the paper, proved here", SOURCE].outcome is Outcome.REPRODUCED

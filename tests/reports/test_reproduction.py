@@ -1,11 +1,19 @@
 """An experiment done again: outcomes follow from figures, and nothing that failed goes unsaid."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from reports.estimate import Estimate
 from reports.reproduction import Chart, Outcome, Reproduction, Row, Series, compared
-from reports.reproduction_page import headline, render_reproduction, reproduction_markdown
+from reports.reproduction_page import (
+    headline,
+    ours_in_words,
+    paper_in_words,
+    render_reproduction,
+    reproduction_markdown,
+)
 
 
 def figure(value: float) -> Estimate:
@@ -43,7 +51,7 @@ def test_outcomes_follow_from_the_figures() -> None:
         Outcome.NOT_COMPARABLE,
     ]
     assert headline(sample()) == (
-        "Of 4 figures that the paper states, 1 came out here, 1 did not, and 2 cannot be compared."
+        "Of 4 comparisons with what the paper states, 1 came out, 1 did not, and 2 cannot be made."
     )
 
 
@@ -61,6 +69,36 @@ def test_page_and_markdown_say_all_of_it_and_escape_it() -> None:
     assert page == render_reproduction(sample())
     assert "&lt;experiment&gt;" in page
     assert "<experiment>" not in page
-    for said in ("not reproduced", "no such machine", "tried more epochs", "25% of the paper"):
+    for said in ("not reproduced", "no such machine", "tried more epochs", "25% of the full size"):
         assert said in page
         assert said in text
+
+
+def row(ours: Estimate | None, **others: Any) -> Row:
+    return compared("figure", "setting", **{"paper": 1.0, "tolerance": 0.5, "note": "a note"} | others, ours=ours)
+
+
+def test_a_limit_of_the_paper_is_kept_by_anything_below_it() -> None:
+    below, above = figure(0.2), figure(1.6)
+    assert row(below).outcome is Outcome.NOT_REPRODUCED
+    assert row(below, at_most=True).outcome is Outcome.REPRODUCED
+    assert row(above, at_most=True).outcome is Outcome.NOT_REPRODUCED
+    assert paper_in_words(row(below, at_most=True)) == "at most 1"
+    text = reproduction_markdown(sample().model_copy(update={"rows": [row(below, at_most=True, tolerance=0.0)]}))
+    assert "tolerance" not in text  # a limit has none
+    assert "tolerance 0.5" in reproduction_markdown(sample().model_copy(update={"rows": [row(above)]}))
+
+
+def test_our_figure_has_its_interval_and_level_or_the_reason_why_it_is_missing() -> None:
+    assert ours_in_words(row(figure(1.5))) == "1.5 (95% CI 0.5 to 2.5)"
+    assert ours_in_words(row(figure(-1.0))) == "-1 (95% CI -2 to 0)"  # an end at zero is an end
+    assert ours_in_words(row(Estimate(value=4.0049, low=4.0049, level=0.95, method="given"))) == (
+        "at least 4.00 (95% confidence)"
+    )
+    assert ours_in_words(row(Estimate(value=123_456.7, method="given"))) == "123,457"
+    assert ours_in_words(row(Estimate(value=float("inf"), method="given"))) == "infinite"
+    none = row(Estimate(reason="no <b>, up to 8", method="given"))
+    assert (ours_in_words(none), ours_in_words(row(None))) == ("none", "not measured")
+    found = sample().model_copy(update={"rows": [none]})
+    assert "a note; no &lt;b&gt;, up to 8" in render_reproduction(found)
+    assert "a note; no" in reproduction_markdown(found)
