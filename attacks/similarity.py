@@ -212,11 +212,13 @@ class Similarity:
         name: Key in plans and reports.
         title: What people read.
         function: (r, *shape), (n, *shape) -> (r, n), higher is more alike.
+        bounds: Least and largest value; None where there is no end.
     """
 
     name: str
     title: str
     function: Callable[[npt.ArrayLike, npt.ArrayLike], Float64Array]
+    bounds: Range | None = None
 
     def __call__(self, a: npt.ArrayLike, b: npt.ArrayLike) -> Float64Array:
         """Return how alike every pair is, (r, n), higher is more alike."""
@@ -233,11 +235,11 @@ def similarities(kind: Image | Table) -> dict[str, Similarity]:
     def listed() -> Iterator[Similarity]:
         if isinstance(kind, Image):
             ends = (kind.low, kind.high)
-            yield Similarity("ssim", "structural similarity", lambda a, b: ssim(a, b, value_range=ends))
-            yield Similarity("ncc", "normalised cross-correlation", ncc)
+            yield Similarity("ssim", "structural similarity", lambda a, b: ssim(a, b, value_range=ends), (-1.0, 1.0))
+            yield Similarity("ncc", "normalised cross-correlation", ncc, (-1.0, 1.0))
             yield Similarity("psnr", "peak signal-to-noise ratio", lambda a, b: psnr(a, b, value_range=ends))
         elif kind.columns:
-            yield Similarity("gower", "Gower similarity", lambda a, b: 1 - mixed_distance(a, b, table=kind))
+            yield Similarity("gower", "Gower similarity", lambda a, b: 1 - mixed_distance(a, b, table=kind), (0.0, 1.0))
         yield Similarity("mse", "mean squared error, negated", lambda a, b: -mse(a, b))
 
     return {measure.name: measure for measure in listed()}

@@ -19,6 +19,7 @@ from auditor.gallery import gallery
 from auditor.handed_over import checkpoint_subject
 from auditor.implied import imply_epsilon, try_reconstruction
 from auditor.kept_claims import KeptClaims
+from auditor.metrics import rate
 from auditor.plan import Plan
 from auditor.recorded import recorded_subject
 from auditor.recording import Outcome, build_report
@@ -26,6 +27,7 @@ from auditor.released import released_subject
 from auditor.resolve import resolve_attacks
 from auditor.setting import Setting
 from auditor.slices import Part, parts
+from auditor.step_bounds import StepAudit
 from auditor.subject import Question, Subject
 from auditor.trained import trained_subject
 from defenses.ensemble import module_logits
@@ -49,6 +51,11 @@ class Audit:
         included: (m,) bool truth in the same order.
         trained: Models that this run trained.
         found: Models that it found already trained.
+        evidence: What came of each attack on the target.
+        control: What came of those that ran on the positive control, with its model.
+        steps: What the steps of the training show, if they were watched.
+        event: What the training did to the data, as accountants know it; None where that is not known.
+        unprotected: Accuracy of the positive control on records that it was not trained on.
     """
 
     report: Report
@@ -56,14 +63,20 @@ class Audit:
     included: np.ndarray[Any, np.dtype[np.bool_]]
     trained: int = 0
     found: int = 0
+    evidence: tuple[Evidence, ...] = ()
+    control: tuple[Evidence, ...] = ()
+    steps: StepAudit | None = None
+    event: Any = None
+    unprotected: Estimate | None = None
 
 
-def run_audit(plan: Plan, setting: Setting) -> Audit:
+def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Audit:
     """Run one audit from plan to record.
 
     Args:
         plan: What to audit and against which limits.
         setting: Where to work and with what.
+        level: Confidence of each interval; by default all that are judged hold together at the plan's.
 
     Returns:
         The record with its verdict, and the scores behind it.
@@ -87,15 +100,15 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
             question.target.shadows.planned = shared  # attacks that want fewer get the first of them
     evidence = _attack(asked, subject.questions, plan, setting)
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
-    level = level_of_intervals(plan, [entry.attack for entry in ran])
+    level = level or level_of_intervals(plan, [entry.attack for entry in ran])
     wanted = [limit.measure for limit in plan.limits]
     found = {entry.attack.name: measures(entry, level=level, wanted=wanted) for entry in ran}
-    control: dict[str, Mapping[str, Estimate]] = {}
+    clock = time.perf_counter()
+    again = [entry for entry in _again(ran, subject.control, plan, setting) if entry.status is AttackStatus.RAN]
+    control: dict[str, Mapping[str, Estimate]] = {
+        entry.attack.name: measures(entry, level=level, wanted=wanted) for entry in again
+    }
     if subject.control:
-        clock = time.perf_counter()
-        for entry in _again(ran, subject.control, plan, setting):
-            if entry.status is AttackStatus.RAN:
-                control[entry.attack.name] = measures(entry, level=level, wanted=wanted)
         seconds["positive control"] = time.perf_counter() - clock
     shown = show_epsilon(evidence, subject, plan)
     clock = time.perf_counter()
@@ -133,6 +146,11 @@ def run_audit(plan: Plan, setting: Setting) -> Audit:
         subject.split.included[mixed],
         trained=subject.store.trained,
         found=subject.store.loaded,
+        evidence=tuple(evidence),
+        control=tuple(again),
+        steps=implied,
+        event=subject.event,
+        unprotected=_accuracy(subject.control[0], setting, plan.confidence) if subject.control else None,
     )
 
 
@@ -145,6 +163,15 @@ def _build(plan: Plan, setting: Setting) -> Subject:
         return released_subject(plan, plan.released, setting)
     assert plan.checkpoint is not None
     return with_beside(checkpoint_subject(plan, plan.checkpoint, setting), plan, setting)
+
+
+def _accuracy(question: Question, setting: Setting, level: float) -> Estimate | None:
+    """Return the accuracy of a model on the candidates that it was not trained on."""
+    if Capability.LABELS not in closure(question.target.access):
+        return None
+    rest = question.target.candidates.take(~question.included)
+    right = module_logits(question.target.model, rest.x, device=setting.place).argmax(1) == rest.y
+    return rate(int(right.sum()), len(rest), level=level)
 
 
 def _parts(plan: Plan, subject: Subject, setting: Setting) -> list[Part]:

@@ -35,7 +35,7 @@ def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     if plan.gradients is None:
         return subject
     rule = _rule(subject)
-    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=_seed(plan, setting))
+    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=setting.root(plan))
     shown = drawn_transcript(subject.questions[0], plan.gradients, rule, setting)
     control: tuple[Question, ...] = ()
     if plan.control.enabled and protected(plan.gradients, rule):
@@ -54,7 +54,7 @@ def _with_generator(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     if plan.generator is None:
         return subject
     question, missing = generated(
-        subject.questions[0], plan.generator, subject.defense, plan, setting, seed=_seed(plan, setting)
+        subject.questions[0], plan.generator, subject.defense, plan, setting, seed=setting.root(plan)
     )
     control: list[Question] = []
     if subject.control and not isinstance(subject.defense, NoDefense):
@@ -72,7 +72,7 @@ def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     """Let what a scheme releases beside its model be attacked, and the same without noise as its control."""
     question = subject.questions[0]
     candidates, defense = question.target.candidates, subject.defense
-    rng = stream(_seed(plan, setting), "released")
+    rng = stream(setting.root(plan), "released")
     rows = defense.released(subject.facts, candidates, rng)
     if rows is None:
         return subject
@@ -90,11 +90,6 @@ def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
 def _release(question: Question, rows: Records) -> Question:
     target = release(rows, question.target.candidates, population=question.target.population)
     return Question(target, question.included, about=RELEASED)
-
-
-def _seed(plan: Plan, setting: Setting) -> int:
-    """Return where the noise of messages comes from: it is as secret as that of the training."""
-    return plan.seed if plan.seed is not None else setting.workplace.secret_seed(plan.subject_digest)
 
 
 def _rule(subject: Subject) -> GradientRule | None:

@@ -11,6 +11,7 @@ from auditor.debug_dp.command import EPILOG, debug_dp
 from auditor.guarded import Debug, Quiet, guarded
 from auditor.options import AllowCode, DataDir, Device, WorkDir
 from auditor.reproduce import command as reproducing
+from auditor.tune import command as tuning
 
 app = typer.Typer(
     name="auditor",
@@ -181,6 +182,7 @@ def gate(
 
 
 app.command(epilog=comparing.EPILOG)(comparing.compare)
+app.command(epilog=tuning.EPILOG)(tuning.tune)
 app.command(name="debug-dp", epilog=EPILOG)(debug_dp)
 app.command(epilog=reproducing.EPILOG)(reproducing.reproduce)
 

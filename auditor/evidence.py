@@ -14,6 +14,7 @@ from attacks.threat_model import expose
 from auditor import metrics
 from auditor.guessed import Guessed, join_guesses
 from auditor.kept_claims import KeptClaims
+from auditor.mean_similarity import mean_similarity, similarity_gap
 from auditor.reconstructed import Reconstructed, compare
 from auditor.singled_out import SingledOut, join_predicates
 from auditor.stolen import Agreement, join_copies
@@ -194,6 +195,13 @@ def measures(entry: Evidence, *, level: float, wanted: Collection[str] = ()) -> 
     for name in sorted(rates, reverse=True):
         fpr = metrics.baseline_of(name)
         found[name] = metrics.tpr_at_fpr(scores, included, fpr=fpr, level=level, unit=unit)
+    if entry.reconstructed is not None:
+        alike = {metrics.SIMILARITY: mean_similarity, metrics.SIMILARITY_GAP: similarity_gap}
+        found |= {
+            name: measure(entry.reconstructed, scores, included, level=level, unit=unit)
+            for name, measure in alike.items()
+            if name in wanted
+        }
     at_one_percent = found[metrics.measure_name(FALSE_POSITIVE_RATES[0])]
     priors = {metrics.predictive_name(prior) for prior in PRIORS} | {n for n in wanted if metrics.is_predictive(n)}
     for name in sorted(priors, reverse=True):

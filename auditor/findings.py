@@ -36,11 +36,12 @@ LEAK_OF: Mapping[type, str] = {
 
 def level_of_intervals(plan: Plan, attacks: Sequence[Attack]) -> float:
     """Return the level of each interval such that all that are judged hold together at the plan's confidence."""
-    judged = sum(1 for limit in plan.limits for attack in attacks if _holds_for(limit, attack))
+    judged = sum(1 for limit in plan.limits for attack in attacks if applies(limit, attack))
     return 1 - (1 - plan.confidence) / max(judged, len(attacks), 1)
 
 
-def _holds_for(limit: Limit, attack: Attack) -> bool:
+def applies(limit: Limit, attack: Attack) -> bool:
+    """Say whether a limit is set for an attack, and is of its kind of claim."""
     return limit.attack in (None, attack.name) and metrics.fits(limit.measure, attack.claims)
 
 
@@ -61,7 +62,7 @@ def check_limits(plan: Plan, attacks: Sequence[Attack]) -> None:
         names = [attack.name for attack in attacks]
         if entry.attack is not None and entry.attack not in names:
             raise PlanError(f"limits: attack {entry.attack!r} is not run by this plan; it runs {', '.join(names)}")
-        if entry != DEFAULT_LIMIT and not any(_holds_for(entry, attack) for attack in attacks):
+        if entry != DEFAULT_LIMIT and not any(applies(entry, attack) for attack in attacks):
             which = "no attack of this plan has" if entry.attack is None else f"attack {entry.attack!r} does not have"
             raise PlanError(f"limits: {which} the measure {entry.measure!r}: it is taken of another kind of claim")
 
@@ -101,7 +102,7 @@ def judge_all(
             findings += [
                 _leak(entry, chosen, found[entry.attack.name], control.get(entry.attack.name, {}), subject, plan)
                 for chosen in plan.limits
-                if _holds_for(chosen, entry.attack)
+                if applies(chosen, entry.attack)
             ]
     findings += [_did_not_run(entry) for entry in evidence if entry.status is not AttackStatus.RAN]
     asked = {entry.attack.name: (entry.question.about, entry.attack.claims) for entry in evidence}
@@ -189,20 +190,9 @@ def _leak(
         control_required=plan.control.enabled,
         measure=chosen.measure,
     )
-    blind = entry.reconstructed is not None and entry.reconstructed.least_seen is None
-    if judged.status is Status.WITHIN and blind:
-        sentence = (
-            f"{judged.sentence} But copies planted among the reconstructions, one in ten, would not surely have been "
-            "seen."
-        )
-        judged = replace(judged, status=Status.INCONCLUSIVE, sentence=sentence)
-    rebuilt = entry.reconstructed
-    if judged.status is Status.WITHIN and rebuilt is not None and flagged(rebuilt.leakage):
-        sentence = (
-            f"{judged.sentence} But training records are met more closely than others, which chance does not explain "
-            f"({by_chance(rebuilt)}): this measure averages over copies of a few."
-        )
-        judged = replace(judged, status=Status.INCONCLUSIVE, sentence=sentence)
+    doubt = doubted(entry)
+    if judged.status is Status.WITHIN and doubt is not None:
+        judged = replace(judged, status=Status.INCONCLUSIVE, sentence=f"{judged.sentence} {doubt}")
     return Finding(
         code=LEAK,
         status=judged.status,
@@ -216,6 +206,21 @@ def _leak(
         control_reason=None if other is not None else subject.control_reason or "the attack did not run on the control",
         more=MORE,
     )
+
+
+def doubted(entry: Evidence) -> str | None:
+    """Return why an attack's figure within a limit would not settle it, or None if it would."""
+    rebuilt = entry.reconstructed
+    if rebuilt is None:
+        return None
+    if rebuilt.least_seen is None:
+        return "But copies planted among the reconstructions, one in ten, would not surely have been seen."
+    if flagged(rebuilt.leakage):
+        return (
+            "But training records are met more closely than others, which chance does not explain "
+            f"({by_chance(rebuilt)}): this measure averages over copies of a few."
+        )
+    return None
 
 
 def _did_not_run(entry: Evidence) -> Finding:

@@ -7,7 +7,7 @@ import numpy as np
 from attacks.shadows import ShadowSource
 from auditor.gradient_canaries import Directions
 from auditor.plan import Plan
-from auditor.prior_aware import PriorAware, audit_reconstruction
+from auditor.prior_aware import THRESHOLD_MOVES, PriorAware, audit_reconstruction
 from auditor.setting import Setting
 from auditor.step_bounds import StepAudit, StepClaim
 from auditor.subject import Subject
@@ -27,6 +27,16 @@ def step_claim(job: Job) -> StepClaim:
         return claim_of(job)
     except ValueError as error:
         raise PlanError(f"white_box: {error}") from error
+
+
+def check_watches(plan: Plan, job: Job) -> None:
+    """Refuse what a plan asks of the steps and cannot get.
+
+    Raises:
+        PlanError: If nothing is known of them, or its `prior_aware` cannot follow them.
+    """
+    if step_claim(job).moves and plan.prior_aware is not None:
+        raise PlanError(f"prior_aware: {THRESHOLD_MOVES.format(job.defense.name)}")
 
 
 def try_reconstruction(plan: Plan, subject: Subject, setting: Setting, *, confidence: float) -> PriorAware | None:
@@ -50,7 +60,7 @@ def try_reconstruction(plan: Plan, subject: Subject, setting: Setting, *, confid
             job,
             candidates=asked.candidates,
             trials=asked.trials,
-            seed=derive(0, "prior aware", plan.subject_digest, job.records.digest),
+            seed=derive(0, "prior aware", plan.subject_digest, job.records.digest, *setting.names),
             confidence=confidence,
             claim=step_claim(job),
             device=setting.device,
@@ -89,7 +99,7 @@ def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence:
     )  # each canary wants one of every group
     return audit_steps(
         replace(job, recipe=recipe, defense=scheme),
-        seed=derive(0, "white box", plan.subject_digest, job.records.digest),
+        seed=derive(0, "white box", plan.subject_digest, job.records.digest, *setting.names),
         delta=plan.judged_delta,
         confidence=confidence,
         watch=Watch(min(asked.canaries, int(numbers.min())), Directions[asked.directions.upper()]),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from auditor.bound_types import BoundKind, EpsilonBound
-from auditor.metrics import ADVANTAGE, AUC, describe
+from auditor.metrics import ADVANTAGE, AUC, SIMILARITY, SIMILARITY_GAP, describe
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from reports.record import Estimate, Status
 
@@ -126,7 +126,7 @@ def judge_leak(
     if math.isnan(limit) or math.isnan(baseline):
         raise ValueError(f"limit is {limit} and baseline {baseline}; both must be numbers")
     name = "the measure" if measure is None else describe(measure)
-    write = _number if measure in (None, AUC, ADVANTAGE) else _percent
+    write = _number if measure in (None, AUC, ADVANTAGE, SIMILARITY, SIMILARITY_GAP) else _percent
     if found.value is None:
         return Judgement(Status.INCONCLUSIVE, f"{_capital(name)} could not be measured: {found.reason}.")
     if found.low is None or found.high is None:

@@ -28,6 +28,8 @@ from reports.record import Estimate
 
 AUC = "auc"
 ADVANTAGE = "advantage"
+SIMILARITY = "similarity"
+SIMILARITY_GAP = "similarity_gap"
 _TPR = "tpr_at_fpr_"
 _PPV = "ppv_at_prior_"
 
@@ -40,8 +42,12 @@ _OTHERS = {
     "fidelity_advantage": (0.0, "fidelity gained by queries"),
     "singling_out_advantage": (0.0, "advantage of singling out"),
     "singling_out_rate": (0.0, "share singled out"),
+    SIMILARITY: (0.0, "mean similarity to the training records"),
+    SIMILARITY_GAP: (0.0, "mean similarity beyond that to other records"),
 }
-_KIND = {"guess": Guesses, "fidelity": ExtractedModel, "singling": Predicates}  # by the first word of the name
+_KIND = {  # by the first word of the name
+    "guess": Guesses, "fidelity": ExtractedModel, "singling": Predicates, "similarity": Reconstructions
+}  # fmt: skip
 
 
 def measure_name(fpr: float) -> str:

@@ -62,6 +62,7 @@ class Reconstructed:
         class_means: AUC that means of each class of candidates reach as reconstructions; each candidate is compared
             with means over others, which do not know it.
         paired: How near reconstructions come to the very records that they were made of, where that is known.
+        bounds: Least and largest similarity there can be; None where it has no end.
     """
 
     count: int
@@ -73,6 +74,7 @@ class Reconstructed:
     outside: Nearest
     class_means: float
     paired: Paired | None = None
+    bounds: tuple[float, float] | None = None
 
 
 def flagged(found: RecordLeakage) -> bool:
@@ -124,6 +126,7 @@ def compare(
         outside=_nearest(alike, ~included),
         class_means=_of_class_means(known[name], candidates, included, rng),
         paired=None if victims is None else _paired(alike, candidates, included, victims),
+        bounds=known[name].bounds,
     )
 
 

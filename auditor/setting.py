@@ -5,10 +5,34 @@ from pathlib import Path
 
 import torch
 
+from auditor.plan import Plan
 from auditor.workplace import Workplace
 from defenses.errors import PlanError
 from defenses.progress import OnProgress, silent
+from defenses.randomness import derive
 from defenses.training import resolve_device
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which of several runs of one plan this is: each has coins, seed and noise of its own.
+
+    Attributes:
+        name: What the runs are for; other names, other coins.
+        count: How many there are; their targets are trained together.
+        index: Which of them this one is, in 0 .. count - 1.
+
+    Raises:
+        ValueError: If there is no such run.
+    """
+
+    name: str
+    count: int = 1
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"index is {self.index}; it must lie in 0..{self.count - 1}")
 
 
 @dataclass(frozen=True)
@@ -23,6 +47,7 @@ class Setting:
         allow_code: Whether the plan may name code to run.
         include_records: Whether the report may show private records.
         on_progress: Called while it works.
+        draw: Which of several runs of the plan this is; None where there is one.
     """
 
     workplace: Workplace
@@ -32,6 +57,23 @@ class Setting:
     allow_code: bool = False
     include_records: bool = False
     on_progress: OnProgress = silent
+    draw: Draw | None = None
+
+    def roots(self, plan: Plan) -> list[int]:
+        """Return the root of coins, seed and noise of each run of the draw: secret, unless the plan gives a seed."""
+        root = plan.seed if plan.seed is not None else self.workplace.secret_seed(plan.subject_digest)
+        if self.draw is None:
+            return [root]
+        return [derive(root, "draw", self.draw.name, index) for index in range(self.draw.count)]
+
+    def root(self, plan: Plan) -> int:
+        """Return the root of this very run; see `roots`."""
+        return self.roots(plan)[0 if self.draw is None else self.draw.index]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What sets the randomness of this run's attackers apart from that of others."""
+        return () if self.draw is None else (self.draw.name, str(self.draw.index))
 
     @property
     def place(self) -> str:

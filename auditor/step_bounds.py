@@ -8,17 +8,19 @@ of clipping, by norms that are known, and its noise.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from auditor.balanced_bound import mu_from_guesses
 from auditor.bound_types import BoundKind, EpsilonBound
 from auditor.gaussian_bound import mu_limit
-from auditor.intervals import Float64Array, check_open_unit
+from auditor.intervals import Float64Array, binomial_upper, check_open_unit
 from defenses.accounting import account
 from defenses.guarantee import Guarantee, Neighboring, Unit
 from defenses.records import BoolArray
@@ -40,6 +42,7 @@ class StepClaim:
         sampling_probability: Chance of a record to be in a lot, in (0, 1].
         make_event: noise multiplier -> dp_accounting event of the whole run, all else as claimed.
         thresholds: The same for each group of parameters that is clipped by itself; empty where there is one.
+        moves: Whether C is that of the first step alone, and later ones have their own.
     """
 
     max_grad_norm: float
@@ -47,6 +50,7 @@ class StepClaim:
     sampling_probability: float
     make_event: MakeEvent
     thresholds: tuple[float, ...] = ()
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class StepAudit:
         gaussian_mu: Lower limit on the per-step mu behind `gaussian`; its inverse limits the noise multiplier.
         clopper_pearson_mu: The same behind `clopper_pearson`.
         trials: Steps times canaries.
+        likely: Epsilon that the share of right guesses stands for.
+        most: Epsilon that it surely does not go beyond, at the bounds' confidence; infinite beyond what is priced. It
+            is about these canaries and this adversary, not about every record.
     """
 
     gaussian: EpsilonBound
@@ -66,6 +73,8 @@ class StepAudit:
     gaussian_mu: float
     clopper_pearson_mu: float
     trials: int
+    likely: float = math.nan
+    most: float = math.inf
 
 
 def implied_epsilon(mu: float, claim: StepClaim, *, delta: float) -> float:
@@ -170,9 +179,13 @@ def audit_observations(
     by_guesses, by_rates = limits(values, thresholds=grid)
     most = limits(np.where(present, np.inf, -np.inf), thresholds=grid)  # as good as any trials could look
     price = functools.cache(functools.partial(implied_epsilon, claim=claim, delta=delta))
+    right = int(((np.asarray(values) >= THRESHOLD) == present).sum())
+    largest = LARGEST_EXCESS / claim.noise_multiplier
+    mu = 2 * float(special.ndtri(right / present.size))
+    mu_most = 2 * float(special.ndtri(binomial_upper(right, present.size, error=error)))
 
     def bound(mu: float, most: float, method: str) -> EpsilonBound:
-        lower, ceiling = price(mu), price(min(most, LARGEST_EXCESS / claim.noise_multiplier))
+        lower, ceiling = price(mu), price(min(most, largest))
         return EpsilonBound(
             lower=lower,
             delta=delta,
@@ -197,6 +210,8 @@ def audit_observations(
         gaussian_mu=by_guesses,
         clopper_pearson_mu=by_rates,
         trials=present.size,
+        likely=price(min(mu, largest)),
+        most=price(mu_most) if mu_most <= largest else math.inf,
     )
 
 

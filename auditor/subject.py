@@ -51,6 +51,7 @@ class Subject:
         remarks: Remarks for the provenance, by name.
         missing: What was to be attacked and could not be, one sentence each.
         facts: What the preparation of the target's records made public, by name.
+        event: What the training did to the data, as accountants know it; None where that is not known.
     """
 
     target: Target
@@ -68,6 +69,7 @@ class Subject:
     remarks: Mapping[str, Any] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    event: Any = None
 
     @property
     def questions(self) -> tuple[Question, ...]:

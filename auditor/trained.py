@@ -7,7 +7,7 @@ import numpy as np
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from auditor.control import positive_control
-from auditor.implied import step_claim
+from auditor.implied import check_watches
 from auditor.plan import Plan
 from auditor.plan_parts import Data
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
@@ -41,10 +41,12 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     assert plan.training is not None
     architecture = resolve_architecture(plan, allow_code=setting.allow_code)
     defense = resolve_defense(plan)
-    pool, outside = _drawn(load_source(data, setting), data)
+    pool, outside = candidates_of(data, setting)
     check_slices(plan.slices, pool)
-    root = plan.seed if plan.seed is not None else setting.workplace.secret_seed(plan.subject_digest)
-    split = _split(pool, len(outside), stream(root, "coins"), defense.neighboring)
+    roots = setting.roots(plan)
+    splits = [_split(pool, len(outside), stream(root, "coins"), defense.neighboring) for root in roots]
+    mine = roots.index(setting.root(plan))
+    root, split = roots[mine], splits[mine]
     recipe = resolve_recipe(plan.training, architecture, round(split.probability * len(pool)))
     try:
         defense.gradient(recipe.lots)  # a scheme that cannot be calibrated for this run says so now
@@ -56,17 +58,17 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     except ValueError as error:
         raise PlanError(str(error)) from error
     if plan.white_box is not None or plan.prior_aware is not None:
-        step_claim(job)  # a scheme whose steps cannot be tested says so before anything is trained
+        check_watches(plan, job)  # a scheme whose steps cannot be tested says so before anything is trained
     ensemble = store.train(
         job,
-        split.included[None],
-        [derive(root, "target")],
+        np.stack([one.included for one in splits]),
+        [derive(one, "target") for one in roots],
         device=setting.device,
         stage=f"training the target ({defense.title})",
         on_progress=setting.on_progress,
     )
-    history = History(recipe.lots, ensemble.traces[0].facts, ensemble.traces[0].state)
-    model = ensemble.one(0)
+    history = History(recipe.lots, ensemble.traces[mine].facts, ensemble.traces[mine].state)
+    model = ensemble.one(mine)
     target = Target(
         model=model,
         candidates=pool,
@@ -97,7 +99,17 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         control_reason=reason,
         seed_commitment=commitment,
         facts=history.facts,
+        event=defense.event(history),
     )
+
+
+def candidates_of(data: Data, setting: Setting) -> tuple[Records, Records]:
+    """Return the pool of candidates and the population outside all training.
+
+    Raises:
+        AuditError: If they cannot be found or read, or there are too few.
+    """
+    return _drawn(load_source(data, setting), data)
 
 
 def _split(pool: Records, outside: int, rng: np.random.Generator, neighboring: Neighboring) -> Split:

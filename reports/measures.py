@@ -195,6 +195,23 @@ _NAMED = {
             largest=1.0,
         ),
         Measure(
+            name="similarity",
+            title="Similarity of reconstructions to training records",
+            meaning="Mean similarity to the record behind each reconstruction, or of each training record to its "
+            "nearest one; records that have nothing to do with each other are alike to some degree too.",
+            scale=Scale.SCORE,
+            baseline=None,
+            largest=1.0,
+        ),
+        Measure(
+            name="similarity_gap",
+            title="That similarity, beyond the one to other records",
+            meaning="Mean similarity to training records less that to records that were not in; 0 if both are alike.",
+            scale=Scale.SCORE,
+            baseline=0.0,
+            largest=2.0,
+        ),
+        Measure(
             name="reconstruction_success",
             title="Trained models from which the added record was named",
             meaning="Share of models from whose steps the one added record was told from the other candidates.",

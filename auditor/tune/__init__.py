@@ -1,0 +1,1 @@
+"""The feedback loop: the least noise at which what attacks find stays under a threshold."""

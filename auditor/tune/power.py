@@ -1,0 +1,186 @@
+"""What probes could see: before anything is trained by the number of records, before the walk by planted leaks."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from attacks.protocol import MembershipScores, Reconstructions
+from auditor import metrics
+from auditor.evidence import Evidence
+from auditor.tune.judging import Asked, mean_over_runs
+from defenses.errors import PlanError
+from defenses.randomness import stream
+from defenses.records import BoolArray
+from reports.record import Estimate
+from reports.tuning import Sight
+
+PLANTINGS, SURELY = 20, 16
+_DRAWS = 25
+_MOST_RECORDS = 2_000_000
+_AVERAGED = (metrics.SIMILARITY, metrics.SIMILARITY_GAP)
+
+Float64Array = npt.NDArray[np.float64]
+
+
+def check_resolvable(one: Asked, members: int, others: int, *, level: float, models: int, what: str) -> None:
+    """Refuse a limit that even an attack which finds nothing would not keep, with so few records.
+
+    Args:
+        one: The limit.
+        members: Independent units that are in.
+        others: Units that are not.
+        level: Of the two-sided interval of one setting.
+        models: At each setting.
+        what: Words for where the records come from.
+
+    Raises:
+        PlanError: Says how many would do.
+    """
+    if one.measure in _AVERAGED:
+        return  # their spread is not known before
+    high = _upper_end_of_nothing(one.measure, members, others, level=level, models=models)
+    if high is not None and high <= one.limit:
+        return
+    needed = members
+    while needed < _MOST_RECORDS:
+        # Widths shrink with the square root of the number; without a rate there is nothing to go by yet.
+        end = _upper_end_of_nothing(one.measure, needed, needed, level=level, models=models)
+        if end is not None and end <= one.limit:
+            break
+        wider = 2.0 if end is None else ((end - one.baseline) / max(one.limit - one.baseline, 1e-6)) ** 2
+        needed = round(needed * max(wider, 1.1)) + 1
+    more = f"about {_rounded(needed):,} of each would do" if needed < _MOST_RECORDS else "no number of records would do"
+    found = "no rate at all" if high is None else f"up to {high:.3g}"
+    raise PlanError(
+        f"limits: {metrics.describe(one.measure)} of {one.attack} may be at most {one.limit:g}, but with {members:,} "
+        f"members and {others:,} others ({what}) even an attack that finds nothing is measured at {found}, so no "
+        f"setting could pass; {more}"
+    )
+
+
+@functools.cache
+def _upper_end_of_nothing(measure: str, members: int, others: int, *, level: float, models: int) -> float | None:
+    """Return the median upper end of the interval of a measure where scores know nothing; None without a value."""
+    rng = stream(0, "resolvable", measure, members, others)
+    included = np.arange(members + others) < members
+    ends = []
+    for _ in range(_DRAWS if members + others < 20_000 else 3):
+        runs = [_measured(measure, rng.random(members + others), included, level) for _ in range(models)]
+        found = runs[0] if models == 1 else mean_over_runs(runs, level=level)
+        if found.high is None:
+            return None
+        ends.append(found.high)
+    return float(np.median(ends))
+
+
+def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level: float) -> Sight:
+    """Say whether a probe can see: a leak of the model without protection, and a planted one as large as its limit.
+
+    The planted leak is a mixture: so many members score as members of the control do, all others as its non-members,
+    that the measure is expected at the limit; if the control itself leaks less, at the control's.
+
+    Args:
+        one: The limit.
+        control: What came of the attack on the control; None if it did not run there.
+        found: Its measure there, at `level`.
+        level: Of the two-sided interval.
+    """
+
+    def said(estimate: Estimate, *, sees: bool, sentence: str, planted: int | None = None) -> Sight:
+        return Sight(
+            attack=one.attack, title=one.title, measure=one.measure, limit=one.limit, control=estimate,
+            planted=planted, sees=sees, sentence=f"{one.title}: {sentence}",
+        )  # fmt: skip
+
+    if control is None or found is None or found.value is None:
+        why = "the attack did not run on the control" if found is None else f"there is no figure ({found.reason})"
+        return said(found or Estimate(method="", reason=why), sees=False, sentence=f"{why}.")
+    words = metrics.describe(one.measure)
+    if found.low is None or found.low <= one.baseline:
+        return said(
+            found,
+            sees=False,
+            sentence=f"without protection its {words} is {found.value:.4g}, not surely above the {one.baseline:g} of "
+            f"guessing. {_remedy(one, control, found, level)}",
+        )
+    if one.measure == metrics.SIMILARITY and found.low <= one.limit:
+        return said(
+            found,
+            sees=False,
+            sentence=f"without protection its {words} is {found.value:.4g}, not surely above the limit {one.limit:g}: "
+            "records that have nothing to do with each other are alike too, so this limit means nothing here.",
+        )
+    seen = f"without protection its {words} is {found.value:.4g}, surely above the {one.baseline:g} of guessing"
+    if one.measure in _AVERAGED or control.attack.claims not in (MembershipScores, Reconstructions):
+        return said(found, sees=True, sentence=f"{seen}.")
+    scores, included, _ = control.by_unit
+    planted = _seen_of_planted(one, scores, included, found.value, level=level, times=1)
+    if planted < SURELY:
+        more = _records_needed(one, scores, included, found.value, level=level)
+        return said(
+            found,
+            sees=False,
+            planted=planted,
+            sentence=f"{seen}, but a planted leak as large as the limit was told from none in only {planted} of "
+            f"{PLANTINGS} tries. {more}",
+        )
+    return said(
+        found,
+        sees=True,
+        planted=planted,
+        sentence=f"{seen}; a planted leak of {min(one.limit, found.value):.4g} was told from none in {planted} of "
+        f"{PLANTINGS} tries.",
+    )
+
+
+def _remedy(one: Asked, control: Evidence, found: Estimate, level: float) -> str:
+    if control.ranks and found.value is not None and found.value > one.baseline and one.measure not in _AVERAGED:
+        scores, included, _ = control.by_unit
+        return _records_needed(one, scores, included, found.value, level=level)
+    return "Train the control longer, on fewer records, or take a stronger attack."
+
+
+def _records_needed(one: Asked, scores: Float64Array, included: BoolArray, found: float, *, level: float) -> str:
+    for times in (2, 4, 8, 16):
+        if _seen_of_planted(one, scores, included, found, level=level, times=times) >= SURELY:
+            return f"About {_rounded(times * len(scores)):,} candidates in place of {len(scores):,} would let it see."
+    return (
+        f"Even {16 * len(scores):,} candidates in place of {len(scores):,} would not do: train the control longer, or "
+        "take a stronger attack."
+    )
+
+
+def _seen_of_planted(
+    one: Asked, scores: Float64Array, included: BoolArray, found: float, *, level: float, times: int
+) -> int:
+    """Return in how many plantings a leak of the limit's size is told from none, with `times` as many candidates."""
+    rng = stream(0, "planted", one.attack, one.measure, times)
+    ins, outs = scores[included], scores[~included]
+    share = min(1.0, (one.limit - one.baseline) / max(found - one.baseline, 1e-12))
+    seen = 0
+    for _ in range(PLANTINGS):
+        members, others = times * len(ins), times * len(outs)
+        drawn = np.where(rng.random(members) < share, rng.choice(ins, members), rng.choice(outs, members))
+        mixed = np.concatenate([drawn, rng.choice(outs, others)])
+        measured = _measured(one.measure, mixed, np.arange(members + others) < members, level)
+        if measured.low is not None and measured.low > one.baseline:
+            seen += 1
+    return seen
+
+
+def _measured(measure: str, scores: Float64Array, included: BoolArray, level: float) -> Estimate:
+    taken: dict[str, Callable[..., Estimate]] = {metrics.AUC: metrics.auc, metrics.ADVANTAGE: metrics.advantage}
+    if measure in taken:
+        return taken[measure](scores, included, level=level)
+    if metrics.is_rate(measure):
+        return metrics.tpr_at_fpr(scores, included, fpr=metrics.baseline_of(measure), level=level)
+    tpr = metrics.tpr_at_fpr(scores, included, fpr=0.01, level=level)
+    return metrics.positive_predictive_value(tpr, fpr=0.01, prior=metrics.baseline_of(measure))
+
+
+def _rounded(count: int) -> int:
+    """Round up to two digits."""
+    scale = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // scale) * scale

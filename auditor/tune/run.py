@@ -1,0 +1,222 @@
+"""Run a tuning: check that it can come to an answer, say what it will take, search, and write down what came of it."""
+
+import datetime
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from attacks.protocol import Attack
+from auditor.findings import check_limits
+from auditor.plan import Plan
+from auditor.plan_parts import WhiteBox
+from auditor.recording import LIBRARIES
+from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe, resolve_steps
+from auditor.setting import Setting
+from auditor.trained import candidates_of
+from auditor.transcripts import GRADIENTS, OTHERS
+from auditor.tune.judging import STEPS, Asked
+from auditor.tune.looking import BlindError, Eyes, asked_of
+from auditor.tune.plan import TunePlan
+from auditor.tune.power import check_resolvable
+from auditor.tune.price import price_of_release
+from auditor.tune.search import Found, error_of_look, looks_at_most, search
+from auditor.tune.words import headline, remedies
+from defenses.accounting import price
+from defenses.defense import History
+from defenses.errors import PlanError
+from defenses.guarantee import Guarantee
+from defenses.records import Records
+from reports.tuning import Look, Outcome, Tuning
+
+OnLook = Callable[[Look, float], None]
+OnStart = Callable[[str], None]
+
+
+def run_tuning(
+    plan: TunePlan,
+    setting: Setting,
+    folder: Path,
+    *,
+    on_start: OnStart = lambda said: None,
+    on_look: OnLook = lambda look, left: None,
+) -> Tuning:
+    """Find the least noise at which what attacks find stays under its limits.
+
+    Every model, claim and secret is kept in the workplace, so a run that was stopped comes to the same looks and the
+    same answer without training anything twice.
+
+    Args:
+        plan: What to look for.
+        setting: Where to work and with what.
+        folder: Where the audits' reports go.
+        on_start: Told, before anything is trained, what will be.
+        on_look: Told after each look, with the seconds that are left at most.
+
+    Returns:
+        The record.
+
+    Raises:
+        AuditError: If the plan does not fit, or could not come to an answer with so few records; nothing has been
+            trained then.
+    """
+    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    tune = plan.tune
+    plans = {value: _with_eyes(plan.at(value), setting) for value in plan.settings}
+    first = plans[plan.settings[0]]
+    attacks = [attack for attack, _ in resolve_attacks(first)]
+    check_limits(first, attacks)
+    assert first.data is not None
+    pool, _ = candidates_of(first.data, setting)
+    proved = {value: _proved(one, pool, setting) for value, one in plans.items()}
+    settings = _under_ceiling(plan, proved)
+    asked = asked_of(first, attacks, epsilon=tune.epsilon)
+    if not asked:
+        raise PlanError("limits: none of them holds for an attack of this plan, so there is nothing to tune by")
+    most = looks_at_most(tune.mode, len(settings))
+    error = error_of_look(tune.mode, len(settings), confidence=first.confidence)
+    _check_resolvable(first, asked, pool, level=1 - 2 * error, models=tune.replicates)
+    trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates, mode=tune.mode)
+    on_start(_announced(trainings, len(settings), most))
+    eyes = Eyes(
+        {value: plans[value] for value in settings},
+        asked,
+        setting,
+        folder,
+        tune.replicates,
+        most,
+        minimum_accuracy=tune.minimum_accuracy,
+        on_look=on_look,
+    )
+    blind: str | None = None
+    try:
+        found = search(
+            settings, eyes.look, mode=tune.mode, confidence=first.confidence, minimum_accuracy=tune.minimum_accuracy
+        )
+    except BlindError as stop:
+        blind, found = str(stop), Found(Outcome.BLIND, None, ())
+    assert eyes.first is not None
+    subject, provenance = eyes.first.report.subject, eyes.first.report.provenance
+    record = Tuning(
+        title=plan.title,
+        data=subject.data,
+        model=subject.model,
+        members=subject.members,
+        nonmembers=subject.nonmembers,
+        scheme=subject.scheme,
+        knob=tune.knob,
+        settings=list(settings),
+        above_ceiling=[value for value in plan.settings if value not in settings],
+        mode=tune.mode,
+        about=tune.about,
+        models=tune.replicates,
+        confidence=first.confidence,
+        looks_at_most=most,
+        epsilon_ceiling=tune.epsilon_ceiling,
+        minimum_accuracy=tune.minimum_accuracy,
+        accuracy_unprotected=eyes.unprotected,
+        sights=eyes.sights,
+        looks=list(found.looks),
+        outcome=found.outcome,
+        answer=found.answer,
+        headline="",
+        trainings=trainings,
+        plan=plan.content,
+        plan_digest=plan.digest,
+        device=provenance.device,
+        versions={name: provenance.versions[name] for name in LIBRARIES if name in provenance.versions},
+        started=started.isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - clock,
+    )
+    return record.model_copy(
+        update={
+            "headline": headline(record, blind),
+            "remedies": remedies(record, blind),
+            "price": price_of_release(first, record.final, eyes.events, found.outcome),
+        }
+    )
+
+
+def _with_eyes(plan: Plan, setting: Setting) -> Plan:
+    """Return a plan that lists no attacks with gradient canaries beside the usual ones, where steps can be tested."""
+    if plan.attacks or plan.white_box is not None or resolve_steps(plan, allow_code=setting.allow_code) is None:
+        return plan
+    return plan.model_copy(update={"white_box": WhiteBox()})
+
+
+def _proved(plan: Plan, pool: Records, setting: Setting) -> float | None:
+    """Return what will be proved of a run at one setting, or None if nothing will be, or only the run will tell."""
+    assert plan.training is not None
+    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
+    recipe = resolve_recipe(plan.training, architecture, round(0.5 * len(pool)))
+    try:
+        found = price(resolve_defense(plan), History(recipe.lots), delta=plan.judged_delta)
+    except KeyError:  # a fact of the preparation, or a state that only the run knows
+        return None
+    except ValueError as error:
+        raise PlanError(f"tune: {plan.title.rpartition(': ')[2]}: {error}") from error
+    return found.epsilon if isinstance(found, Guarantee) else None
+
+
+def _under_ceiling(plan: TunePlan, proved: dict[float, float | None]) -> tuple[float, ...]:
+    """Return the settings whose proved epsilon is not above the ceiling, the strongest noise first."""
+    known = [(value, proved[value]) for value in plan.settings]
+    rising = [epsilon for _, epsilon in known if epsilon is not None]
+    if any(later < earlier * (1 - 1e-6) for earlier, later in itertools.pairwise(rising)):
+        raise PlanError(
+            f"tune: epsilon falls from {rising[0]:.4g} to {rising[-1]:.4g} where less noise was to come; turn "
+            "`stronger` round"
+        )
+    ceiling = plan.tune.epsilon_ceiling
+    if ceiling is None:
+        return plan.settings
+    unknown = [value for value, epsilon in known if epsilon is None]
+    if unknown:
+        raise PlanError(
+            f"tune: nothing is proved at {plan.tune.knob} {unknown[0]:g} before it is trained, so it cannot be held to "
+            f"an epsilon_ceiling of {ceiling:g}; leave that out, or take a scheme that can be priced"
+        )
+    kept = tuple(value for value, epsilon in known if (epsilon or 0.0) <= ceiling)
+    if not kept:
+        raise PlanError(
+            f"tune: every setting has an epsilon above the ceiling of {ceiling:g}, from {rising[0]:.4g} up; give more "
+            "noise or a higher ceiling"
+        )
+    return kept
+
+
+def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, level: float, models: int) -> None:
+    units = len(pool) if pool.units is None else len(set(pool.units.tolist()))
+    for one in asked:
+        if one.attack == STEPS:
+            continue
+        inside, outside, what = units // 2, units - units // 2, f"half of a pool of {units:,} each"
+        if one.about == GRADIENTS and plan.gradients is not None:
+            inside = plan.gradients.victims * plan.gradients.batch_size
+            outside, what = max(OTHERS, inside), f"{plan.gradients.victims} victims and others beside them"
+        if one.baseline < one.limit and one.measure.partition("_")[0] not in ("guess", "fidelity", "singling"):
+            check_resolvable(one, inside, outside, level=level, models=models, what=what)
+
+
+def _trainings(plan: Plan, attacks: Sequence[Attack], *, looks: int, replicates: int, mode: str) -> dict[str, int]:
+    """Return how many models are trained at most, by what they are for."""
+    shadows = max((getattr(attack, "shadows", 0) for attack in attacks if attack.requires.recipe), default=0)
+    settings = looks - 1
+    found = {
+        "models to judge": looks * replicates,
+        "shadow models": settings * shadows,  # the final look has those of its setting
+        "the control": 1,
+        "shadow models of the control": shadows,
+        "runs watched step by step": looks if plan.white_box is not None else 0,
+        "generators": looks * replicates + 1 if plan.generator is not None else 0,
+        "models with a record added": looks * plan.prior_aware.trials if plan.prior_aware is not None else 0,
+    }
+    return {name: count for name, count in found.items() if count}
+
+
+def _announced(trainings: dict[str, int], settings: int, looks: int) -> str:
+    parts = ", ".join(f"{count:,} {name}" for name, count in trainings.items())
+    return (
+        f"{settings} setting{'s' if settings > 1 else ''}, at most {looks} looks, the final one included; at most "
+        f"{sum(trainings.values()):,} trainings: {parts}. What is there from an earlier run is not trained again."
+    )

@@ -1,0 +1,178 @@
+"""The record of a tuning: every setting that was looked at, by which probe it was decided, and what came of it."""
+
+import enum
+import json
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from reports.errors import ReportError
+from reports.estimate import Estimate, Strict
+from reports.exit_codes import ExitCode
+from reports.record import Status
+
+TUNING_VERSION = "1.0"
+
+
+class Outcome(enum.StrEnum):
+    """What came of a tuning."""
+
+    FOUND = "a setting was found"
+    ALL = "every setting passes"
+    NONE = "no setting passes"
+    TOO_INACCURATE = "what passes is not accurate enough"
+    UNCONFIRMED = "the choice was not confirmed"
+    UNDECIDED = "it could not be decided"
+    BLIND = "the probes could not have seen the leak"
+    FAILED = "an attack failed"
+
+
+EXIT_CODES = {
+    Outcome.FOUND: ExitCode.PASS,
+    Outcome.ALL: ExitCode.PASS,
+    Outcome.NONE: ExitCode.EXCEEDED,
+    Outcome.TOO_INACCURATE: ExitCode.EXCEEDED,
+    Outcome.UNCONFIRMED: ExitCode.INCONCLUSIVE,
+    Outcome.UNDECIDED: ExitCode.INCONCLUSIVE,
+    Outcome.BLIND: ExitCode.INCONCLUSIVE,
+    Outcome.FAILED: ExitCode.INCOMPLETE,
+}
+
+
+class Stage(enum.StrEnum):
+    """What a setting was looked at for."""
+
+    WALK = "walk"
+    FINAL = "final"
+
+
+class Probe(Strict):
+    """One limit and one attack that may exceed it, at one setting.
+
+    `found` is about one model, or the mean over several; `runs` are the figures of each. `counts` is false for what
+    decides nothing here; the sentence says why.
+    """
+
+    attack: str
+    title: str
+    measure: str
+    limit: float
+    found: Estimate
+    status: Status
+    sentence: str
+    runs: list[float | None] = Field(default_factory=list)
+    counts: bool = True
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from other probes."""
+        return self.attack, self.measure
+
+
+class Sight(Strict):
+    """What a probe was seen to find before the walk: on the model without protection, and of a planted leak.
+
+    `planted` is how often, of 20 plantings of a leak as large as the limit (or as the control's, if that is smaller),
+    it was told from none; None where the probe's own copies are planted in every look.
+    """
+
+    attack: str
+    title: str
+    measure: str
+    limit: float
+    control: Estimate
+    planted: int | None = None
+    sees: bool
+    sentence: str
+
+
+class Look(Strict):
+    """One setting that was looked at.
+
+    `bound_by` is the attack whose figure came closest to its limit, or went furthest beyond it. `epsilon` is what is
+    proved of each model, or None with the reason.
+    """
+
+    stage: Stage
+    value: float
+    verdict: Status
+    sentence: str
+    probes: list[Probe]
+    bound_by: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    epsilon_reason: str | None = None
+    shown: float | None = None
+    implied: float | None = None
+    accuracy_train: Estimate | None = None
+    accuracy_holdout: Estimate | None = None
+    models: int = 1
+    seconds: float = 0.0
+    reports: list[str] = Field(default_factory=list)
+
+
+class Tuning(Strict):
+    """A tuning: the settings, the strongest noise first, and the looks in the order in which they were taken."""
+
+    version: str = TUNING_VERSION
+    title: str
+    data: str
+    model: str
+    members: int
+    nonmembers: int
+    scheme: str
+    knob: str
+    settings: list[float]
+    above_ceiling: list[float] = Field(default_factory=list)
+    mode: str
+    about: str
+    models: int
+    confidence: float
+    looks_at_most: int
+    epsilon_ceiling: float | None = None
+    minimum_accuracy: float | None = None
+    accuracy_unprotected: Estimate | None = None
+    sights: list[Sight] = Field(default_factory=list)
+    looks: list[Look] = Field(default_factory=list)
+    outcome: Outcome
+    answer: float | None = None
+    headline: str
+    remedies: list[str] = Field(default_factory=list)
+    price: list[str] = Field(default_factory=list)
+    trainings: dict[str, int] = Field(default_factory=dict)
+    plan: dict[str, Any]
+    plan_digest: str
+    device: str
+    versions: dict[str, str] = Field(default_factory=dict)
+    started: str = ""
+    seconds: float = 0.0
+
+    @property
+    def walked(self) -> list[Look]:
+        """The looks of the walk."""
+        return [look for look in self.looks if look.stage is Stage.WALK]
+
+    @property
+    def final(self) -> Look | None:
+        """The look at a fresh split that decided, if it came to that."""
+        return next((look for look in self.looks if look.stage is Stage.FINAL), None)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command ends with."""
+        return EXIT_CODES[self.outcome]
+
+    def to_json(self) -> str:
+        """Return the record as JSON text: sorted keys, two spaces, a final newline, no NaN."""
+        plain = json.loads(self.model_dump_json())
+        return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Tuning":
+        """Read a record back; raises `reports.errors.ReportError` for one that is malformed."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the record"
+            raise ReportError(f"{place}: {first['msg']}; give a tuning.json of `auditor tune`") from None
