@@ -190,7 +190,7 @@ def _leak(
         control_required=plan.control.enabled,
         measure=chosen.measure,
     )
-    doubt = doubted(entry)
+    doubt = doubted(entry, chosen)
     if judged.status is Status.WITHIN and doubt is not None:
         judged = replace(judged, status=Status.INCONCLUSIVE, sentence=f"{judged.sentence} {doubt}")
     return Finding(
@@ -208,11 +208,14 @@ def _leak(
     )
 
 
-def doubted(entry: Evidence) -> str | None:
+def doubted(entry: Evidence, chosen: Limit) -> str | None:
     """Return why an attack's figure within a limit would not settle it, or None if it would."""
     rebuilt = entry.reconstructed
     if rebuilt is None:
         return None
+    if chosen.measure == metrics.SIMILARITY and rebuilt.paired is not None:
+        above = int((rebuilt.paired.similarity > chosen.maximum).sum())
+        return f"But {above} of {rebuilt.count} are above it by themselves, which the mean hides." if above else None
     if rebuilt.least_seen is None:
         return "But copies planted among the reconstructions, one in ten, would not surely have been seen."
     if flagged(rebuilt.leakage):

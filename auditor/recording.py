@@ -265,17 +265,21 @@ def _guarantee(found: Guarantee | Unaccounted | None) -> GuaranteeRecord | None:
     )
 
 
+def versions() -> dict[str, str]:
+    """Return what made a record, by name."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+
+
 def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
     subject_key = hashlib.sha256(f"{plan.subject_digest} {subject.target.candidates.digest}".encode()).hexdigest()
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
     return Provenance(
         plan=_without_paths(plan.model_dump(mode="json")),
         plan_digest=plan.digest,
         attempt=setting.workplace.attempt(subject_key, f"{plan.seed} {subject.target.digest}"),
         seed_commitment=subject.seed_commitment,
-        device=_device_name(setting.place),
+        device=device_name(setting.place),
         settings=_settings(subject, setting),
-        versions=versions,
+        versions=versions(),
     )
 
 
@@ -303,5 +307,6 @@ def _without_paths(content: Any) -> Any:
     return [_without_paths(value) for value in content] if isinstance(content, list) else content
 
 
-def _device_name(place: str) -> str:
+def device_name(place: str) -> str:
+    """Return what a device is called in records."""
     return torch.cuda.get_device_name() if place.startswith("cuda") else "cpu"

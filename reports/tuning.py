@@ -111,6 +111,22 @@ class Look(Strict):
     reports: list[str] = Field(default_factory=list)
 
 
+class Selection(Strict):
+    """The one try of a private selection that may be told, and what choosing and one more model cost together.
+
+    `score` is the noisy share of members found, `limit` what it was held to; `epsilon` is None where it has no price,
+    and `reason` says why.
+    """
+
+    value: float
+    score: float
+    limit: float
+    passes: bool
+    epsilon: float | None = None
+    delta: float | None = None
+    reason: str | None = None
+
+
 class Tuning(Strict):
     """A tuning: the settings, the strongest noise first, and the looks in the order in which they were taken."""
 
@@ -118,8 +134,7 @@ class Tuning(Strict):
     title: str
     data: str
     model: str
-    members: int
-    nonmembers: int
+    pool: int
     scheme: str
     knob: str
     settings: list[float]
@@ -134,6 +149,7 @@ class Tuning(Strict):
     accuracy_unprotected: Estimate | None = None
     sights: list[Sight] = Field(default_factory=list)
     looks: list[Look] = Field(default_factory=list)
+    selection: Selection | None = None
     outcome: Outcome
     answer: float | None = None
     headline: str

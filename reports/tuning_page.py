@@ -11,6 +11,7 @@ _TONES = {ExitCode.PASS: "fine", ExitCode.EXCEEDED: "bad"}
 _MODES = {
     "fixed_sequence": "walked from the strongest noise on, stopping at the first setting that does not pass",
     "bisection": "halved, each look judged at its share of the error",
+    "private_selection": "tried at random a random number of times, each try scored with noise and only the best told",
 }
 
 

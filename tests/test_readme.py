@@ -13,6 +13,8 @@ from auditor.compare.plan import load_compare_plan
 from auditor.findings import check_limits
 from auditor.plan import load_plan
 from auditor.resolve import resolve_attacks, resolve_defense
+from auditor.tune.looking import asked_of
+from auditor.tune.plan import load_tune_plan
 from reports.gate import load_policy
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +52,8 @@ def test_the_stories_run_as_printed(tmp_path: Path) -> None:
 
 
 COMPARISONS = [path for path in PLANS if path.parent.name == "compare"]
-AUDITS = [path for path in PLANS if path.name != "policy.toml" and path not in COMPARISONS]
+TUNINGS = [path for path in PLANS if path.parent.name == "tune"]
+AUDITS = [path for path in PLANS if path.name != "policy.toml" and path not in (*COMPARISONS, *TUNINGS)]
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
@@ -58,6 +61,16 @@ def test_an_example_comparison_is_sound(path: Path) -> None:
     cells = load_compare_plan(path).cells
     assert "none" in {resolve_defense(cell.plan).name for cell in cells}
     assert all(resolve_attacks(cell.plan) for cell in cells)
+
+
+@pytest.mark.parametrize("path", TUNINGS, ids=lambda path: path.stem)
+def test_an_example_tuning_is_sound(path: Path) -> None:
+    tuning = load_tune_plan(path)
+    for value in tuning.settings:
+        plan = tuning.at(value)
+        attacks = [attack for attack, _ in resolve_attacks(plan)]
+        check_limits(plan, attacks)
+        assert asked_of(plan, attacks, epsilon=tuning.tune.epsilon)
 
 
 @pytest.mark.parametrize("path", AUDITS, ids=lambda path: path.stem)

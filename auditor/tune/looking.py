@@ -14,11 +14,12 @@ from auditor.findings import FAILED, applies, doubted
 from auditor.generated import SAMPLES
 from auditor.output import clear, write_audit
 from auditor.plan import Plan
-from auditor.plan_parts import Control
+from auditor.plan_parts import Control, Limit
 from auditor.setting import Draw, Setting
 from auditor.transcripts import GRADIENTS
 from auditor.tune.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
 from auditor.tune.power import sight
+from auditor.tune.price import event_of_generator
 from defenses.progress import Progress
 from reports.record import AttackStatus, Estimate, Finding, Status
 from reports.tuning import Look, Sight, Stage
@@ -104,7 +105,9 @@ class Eyes:
         audits = [self._audit(value, stage, level, index) for index in range(self.replicates)]
         if self.first is None:
             self._remember(audits[0], level)
+        generator = event_of_generator(self.plans[value])
         self.events += [audit.event for audit in audits]
+        self.events += [] if generator is None else [generator] * len(audits)
         reports = [self._write(audit, value, stage, index) for index, audit in enumerate(audits)]
         figures = {(one.attack, one.measure): self._figures(one, audits) for one in self.asked}
         found = judge_setting(
@@ -201,7 +204,8 @@ class Eyes:
         if left_out is not None:
             return Figures((), reason=left_out)
         results = [next(result for result in audit.report.attacks if result.name == one.attack) for audit in audits]
-        doubt = next((doubt for entry in entries if (doubt := doubted(entry)) is not None), None)
+        limit = Limit(measure=one.measure, maximum=one.limit)
+        doubt = next((doubt for entry in entries if (doubt := doubted(entry, limit)) is not None), None)
         return Figures(tuple(result.measures[one.measure] for result in results), doubt=doubt)
 
     def _facts(self, audits: Sequence[Audit]) -> Facts:

@@ -19,13 +19,27 @@ from defenses.errors import PlanError
 LEAST_RUNS = 8
 
 
+class PrivateScore(Part):
+    """How a private selection scores its tries: the share of members found at false alarms `fpr`, plus noise.
+
+    `maximum` is the limit on the score, `noise` the deviation on the count of members found, and `tries` the mean of
+    the geometric number of tries.
+    """
+
+    maximum: float = Field(gt=0, lt=1)
+    noise: float = Field(gt=0)
+    fpr: float = Field(default=0.05, gt=0, lt=1)
+    tries: float = Field(default=5.0, gt=1)
+
+
 class Tune(Part):
     """What is looked for and how.
 
     `knob` is a number of the scheme; `settings` lists its values, or `range` gives the ends, between which `steps`
     values are laid, evenly in their logarithms. `stronger` says which end of the range has the more noise, where the
     knob's name does not. `about` is what the answer is a statement about: one model, which is then released, or the
-    scheme at this setting, over `runs` models. `epsilon` limits what gradient canaries may show.
+    scheme at this setting, over `runs` models. `epsilon` limits what gradient canaries may show. A walk's choice is not
+    covered by any epsilon; that of the mode "private_selection" is.
     """
 
     knob: str
@@ -33,7 +47,8 @@ class Tune(Part):
     range: tuple[float, float] | None = None
     steps: int = Field(default=6, ge=2)
     stronger: Literal["larger", "smaller"] | None = None
-    mode: Literal["fixed_sequence", "bisection"] = "fixed_sequence"
+    mode: Literal["fixed_sequence", "bisection", "private_selection"] = "fixed_sequence"
+    private_score: PrivateScore | None = None
     about: Literal["model", "scheme"] = "model"
     runs: int = Field(default=LEAST_RUNS, ge=LEAST_RUNS)
     minimum_accuracy: float | None = Field(default=None, gt=0, lt=1)
@@ -51,6 +66,8 @@ class Tune(Part):
             raise ValueError(f"range is {list(self.range)}; give its lower end first, and another one second")
         if len(set(self.settings)) < len(self.settings):
             raise ValueError(f"settings {list(self.settings)} holds a value twice")
+        if (self.mode == "private_selection") is (self.private_score is None):
+            raise ValueError("[tune.private_score] belongs to mode 'private_selection', which needs it")
         if self.about == "model" and "runs" in self.model_fields_set:
             raise ValueError("runs is for about = 'scheme'; a statement about one model takes one run per setting")
         if self.settings and "steps" in self.model_fields_set:

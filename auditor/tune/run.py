@@ -10,7 +10,7 @@ from attacks.protocol import Attack
 from auditor.findings import check_limits
 from auditor.plan import Plan
 from auditor.plan_parts import WhiteBox
-from auditor.recording import LIBRARIES
+from auditor.recording import device_name, versions
 from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe, resolve_steps
 from auditor.setting import Setting
 from auditor.trained import candidates_of
@@ -20,14 +20,15 @@ from auditor.tune.looking import BlindError, Eyes, asked_of
 from auditor.tune.plan import TunePlan
 from auditor.tune.power import check_resolvable
 from auditor.tune.price import price_of_release
-from auditor.tune.search import Found, error_of_look, looks_at_most, search
+from auditor.tune.private_selection import check_selection, priced, select
+from auditor.tune.search import SELECTION, Found, confirm, error_of_look, looks_at_most, search
 from auditor.tune.words import headline, remedies
 from defenses.accounting import price
 from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
 from defenses.records import Records
-from reports.tuning import Look, Outcome, Tuning
+from reports.tuning import Look, Outcome, Selection, Tuning
 
 OnLook = Callable[[Look, float], None]
 OnStart = Callable[[str], None]
@@ -67,7 +68,9 @@ def run_tuning(
     attacks = [attack for attack, _ in resolve_attacks(first)]
     check_limits(first, attacks)
     assert first.data is not None
-    pool, _ = candidates_of(first.data, setting)
+    pool, outside = candidates_of(first.data, setting)
+    if tune.private_score is not None:
+        check_selection(first, tune.private_score, outside)
     proved = {value: _proved(one, pool, setting) for value, one in plans.items()}
     settings = _under_ceiling(plan, proved)
     asked = asked_of(first, attacks, epsilon=tune.epsilon)
@@ -76,8 +79,9 @@ def run_tuning(
     most = looks_at_most(tune.mode, len(settings))
     error = error_of_look(tune.mode, len(settings), confidence=first.confidence)
     _check_resolvable(first, asked, pool, level=1 - 2 * error, models=tune.replicates)
-    trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates, mode=tune.mode)
-    on_start(_announced(trainings, len(settings), most))
+    trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates)
+    tries = tune.private_score.tries if tune.private_score is not None else None
+    on_start(_announced(trainings, len(settings), most, tries))
     eyes = Eyes(
         {value: plans[value] for value in settings},
         asked,
@@ -89,21 +93,26 @@ def run_tuning(
         on_look=on_look,
     )
     blind: str | None = None
+    selection: Selection | None = None
+    confidence, floor = first.confidence, tune.minimum_accuracy
     try:
-        found = search(
-            settings, eyes.look, mode=tune.mode, confidence=first.confidence, minimum_accuracy=tune.minimum_accuracy
-        )
+        if tune.mode == SELECTION:
+            selection = priced(select(plan, plans, settings, setting), plan, plans, settings[-1], setting)
+            place = settings.index(selection.value)
+            found = Found(Outcome.UNDECIDED, None, ())
+            if selection.passes:
+                found = confirm(settings, place, eyes.look, confidence=confidence, minimum_accuracy=floor)
+        else:
+            found = search(settings, eyes.look, mode=tune.mode, confidence=confidence, minimum_accuracy=floor)
     except BlindError as stop:
         blind, found = str(stop), Found(Outcome.BLIND, None, ())
-    assert eyes.first is not None
-    subject, provenance = eyes.first.report.subject, eyes.first.report.provenance
+    assert first.model is not None
     record = Tuning(
         title=plan.title,
-        data=subject.data,
-        model=subject.model,
-        members=subject.members,
-        nonmembers=subject.nonmembers,
-        scheme=subject.scheme,
+        data=pool.name,
+        model=first.model.architecture,
+        pool=len(pool),
+        scheme=resolve_defense(first).title,
         knob=tune.knob,
         settings=list(settings),
         above_ceiling=[value for value in plan.settings if value not in settings],
@@ -117,14 +126,15 @@ def run_tuning(
         accuracy_unprotected=eyes.unprotected,
         sights=eyes.sights,
         looks=list(found.looks),
+        selection=selection,
         outcome=found.outcome,
         answer=found.answer,
         headline="",
         trainings=trainings,
         plan=plan.content,
         plan_digest=plan.digest,
-        device=provenance.device,
-        versions={name: provenance.versions[name] for name in LIBRARIES if name in provenance.versions},
+        device=device_name(setting.place),
+        versions=versions(),
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
     )
@@ -132,7 +142,7 @@ def run_tuning(
         update={
             "headline": headline(record, blind),
             "remedies": remedies(record, blind),
-            "price": price_of_release(first, record.final, eyes.events, found.outcome),
+            "price": price_of_release(first, record, eyes.events),
         }
     )
 
@@ -198,10 +208,10 @@ def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, leve
             check_resolvable(one, inside, outside, level=level, models=models, what=what)
 
 
-def _trainings(plan: Plan, attacks: Sequence[Attack], *, looks: int, replicates: int, mode: str) -> dict[str, int]:
+def _trainings(plan: Plan, attacks: Sequence[Attack], *, looks: int, replicates: int) -> dict[str, int]:
     """Return how many models are trained at most, by what they are for."""
     shadows = max((getattr(attack, "shadows", 0) for attack in attacks if attack.requires.recipe), default=0)
-    settings = looks - 1
+    settings = max(looks - 1, 1)
     found = {
         "models to judge": looks * replicates,
         "shadow models": settings * shadows,  # the final look has those of its setting
@@ -214,9 +224,11 @@ def _trainings(plan: Plan, attacks: Sequence[Attack], *, looks: int, replicates:
     return {name: count for name, count in found.items() if count}
 
 
-def _announced(trainings: dict[str, int], settings: int, looks: int) -> str:
+def _announced(trainings: dict[str, int], settings: int, looks: int, tries: float | None) -> str:
     parts = ", ".join(f"{count:,} {name}" for name, count in trainings.items())
+    before = "" if tries is None else f" A random number of tries before, {tries:g} on average, one model each."
     return (
-        f"{settings} setting{'s' if settings > 1 else ''}, at most {looks} looks, the final one included; at most "
-        f"{sum(trainings.values()):,} trainings: {parts}. What is there from an earlier run is not trained again."
+        f"{settings} setting{'s' if settings > 1 else ''}, at most {looks} look{'s' if looks > 1 else ''}, the final "
+        f"one included; at most {sum(trainings.values()):,} trainings: {parts}.{before} What is there from an earlier "
+        "run is not trained again."
     )

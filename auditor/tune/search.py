@@ -7,7 +7,7 @@ from auditor.tune.walk import bisection, fixed_sequence, looks_of_bisection
 from reports.record import Status
 from reports.tuning import Look, Outcome, Stage
 
-FIXED, BISECTION = "fixed_sequence", "bisection"
+FIXED, BISECTION, SELECTION = "fixed_sequence", "bisection", "private_selection"
 
 LookAt = Callable[[float, Stage, float], Look]
 
@@ -28,7 +28,9 @@ class Found:
 
 
 def looks_at_most(mode: str, count: int) -> int:
-    """Return the most looks that a search takes, the final one included."""
+    """Return the most looks that a search takes, the final one included; a private selection takes no other."""
+    if mode == SELECTION:
+        return 1
     return 1 + (looks_of_bisection(count) if mode == BISECTION else count)
 
 
@@ -48,8 +50,8 @@ def search(
     """Find the setting with the least noise that passes, and confirm it on what the search did not see.
 
     The chance that an answer is given whose leak is above a limit is at most 1 - confidence, whatever the walk does:
-    the final look alone, of fresh records in and out and fresh seeds, is wrong with no more. There is one final look,
-    so nothing is picked from several.
+    the final look alone, with fresh coins for who is in and fresh seeds, is wrong with no more. There is one final
+    look, so nothing is picked from several.
 
     Args:
         settings: Values of the knob, the strongest noise first; at least one.
@@ -74,18 +76,31 @@ def search(
     if place is None:
         leaks = looks[-1].verdict in (Status.LEAKS, Status.VIOLATED)
         return Found(Outcome.NONE if leaks else Outcome.UNDECIDED, None, tuple(looks))
+    return confirm(settings, place, look, looks=looks, confidence=confidence, minimum_accuracy=minimum_accuracy)
+
+
+def confirm(
+    settings: Sequence[float],
+    place: int,
+    look: LookAt,
+    *,
+    looks: Sequence[Look] = (),
+    confidence: float = 0.95,
+    minimum_accuracy: float | None = None,
+) -> Found:
+    """Take the one look that decides about a choice; arguments as in `search`, and what was looked at before."""
     final = look(settings[place], Stage.FINAL, 1 - 2 * (1 - confidence))
-    looks.append(final)
+    taken = (*looks, final)
     if final.verdict is not Status.WITHIN:
         outcome = Outcome.FAILED if final.verdict is Status.ERROR else Outcome.UNCONFIRMED
-        return Found(outcome, None, tuple(looks))
+        return Found(outcome, None, taken)
     accurate = final.accuracy_holdout
     if minimum_accuracy is not None:
         if accurate is None or accurate.low is None or accurate.high is None:
-            return Found(Outcome.UNDECIDED, None, tuple(looks))
+            return Found(Outcome.UNDECIDED, None, taken)
         if accurate.high < minimum_accuracy:
-            return Found(Outcome.TOO_INACCURATE, None, tuple(looks))
+            return Found(Outcome.TOO_INACCURATE, None, taken)
         if accurate.low < minimum_accuracy:
-            return Found(Outcome.UNDECIDED, None, tuple(looks))
+            return Found(Outcome.UNDECIDED, None, taken)
     last = place == len(settings) - 1
-    return Found(Outcome.ALL if last else Outcome.FOUND, settings[place], tuple(looks))
+    return Found(Outcome.ALL if last else Outcome.FOUND, settings[place], taken)

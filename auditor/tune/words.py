@@ -16,17 +16,21 @@ def headline(record: Tuning, blind: str | None) -> str:
         blind: Why there was no walk, or None.
     """
     knob, final, walked = record.knob, record.final, record.walked
+    selection = record.selection
     match record.outcome:
         case Outcome.BLIND:
             return f"No setting was judged: {blind}."
         case Outcome.FOUND | Outcome.ALL:
             assert final is not None
             unit = "the final model" if record.about == "model" else f"{final.models} fresh models"
-            said = f"{knob} {record.answer:g} is the least noise found: {unit} on a fresh split kept every limit"
+            kept = f"{unit} on a fresh split kept every limit"
             if final.bound_by is not None:
-                said += f", most narrowly that of {_figure(_bound(final))}"
+                kept += f", most narrowly that of {_figure(_bound(final))}"
+            if selection is not None:
+                return f"{knob} {record.answer:g} was chosen privately, and {kept}."
+            said = f"{knob} {record.answer:g} is the least noise found: {kept}"
             if record.outcome is Outcome.ALL:
-                return f"Every setting passes. {said}; less noise than that was not tried."
+                return f"Even the least noise in the range passes. {said}; less than that was not tried."
             weaker = (look for look in walked if _weaker(record, look) and look.verdict is not Status.WITHIN)
             failed = next(weaker, None)
             return f"{said}." if failed is None else f"{said}. {wording.sentence_case(_named(knob, failed))}."
@@ -37,12 +41,18 @@ def headline(record: Tuning, blind: str | None) -> str:
                 f"{knob} {final.value:g} keeps every limit, but whether its accuracy is at least "
                 f"{record.minimum_accuracy:g} is undecided: {_accuracy(final)}."
             )
+        case Outcome.UNDECIDED if selection is not None:
+            return (
+                f"No setting was chosen: the best of the tries, at {knob} {selection.value:g}, has a noisy score of "
+                f"{selection.score:.3g}, above its limit of {selection.limit:g}."
+            )
         case Outcome.UNDECIDED:
             return f"No setting passes: {_named(knob, walked[-1])}, which is undecided."
         case Outcome.UNCONFIRMED:
             assert final is not None
+            before = "The walk ended at" if selection is None else "The private selection chose"
             return (
-                f"The walk ended at {knob} {final.value:g}, and a fresh split did not confirm it: {final.sentence} "
+                f"{before} {knob} {final.value:g}, and a fresh split did not confirm it: {final.sentence} "
                 "No second choice is made."
             )
         case Outcome.TOO_INACCURATE:
@@ -80,7 +90,10 @@ def _weaker(record: Tuning, look: Look) -> bool:
 def _named(knob: str, look: Look) -> str:
     probe = _bound(look)
     what = f"at {knob} {look.value:g}"
-    return f"{what} {look.sentence.rstrip('.')}" if probe is None else f"{what} {_figure(probe)}"
+    if probe is None:
+        return f"{what} {look.sentence.rstrip('.')}"
+    doubted = probe.status is Status.INCONCLUSIVE and probe.found.high is not None and probe.found.high <= probe.limit
+    return f"{what} {probe.sentence.rstrip('.')}" if doubted else f"{what} {_figure(probe)}"
 
 
 def _bound(look: Look) -> Probe | None:

@@ -5,18 +5,28 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dp_accounting
+import numpy as np
 import pytest
+from dp_accounting.dp_event import RepeatAndSelectDpEvent
+from dp_accounting.rdp import RdpAccountant
 from typer.testing import CliRunner
 
 from auditor.cli import app
 from auditor.setting import Draw, Setting
+from auditor.trained import trained_subject
 from auditor.tune.plan import tune_plan
+from auditor.tune.private_selection import members_found
 from auditor.tune.run import run_tuning
 from auditor.workplace import Workplace
+from defenses.defense import History
 from defenses.errors import PlanError
+from defenses.sampling import Lots
+from defenses.schemes.dp_sgd import DPSGD
 from reports.record import Status
 from reports.tuning import Look, Outcome, Stage, Tuning
 from reports.tuning_page import render_tuning, tuning_markdown
@@ -54,6 +64,13 @@ TUNE = """
 [tune]
 knob = "noise_multiplier"
 settings = [8, 0.01]
+"""
+
+SELECTION = """
+knob = "noise_multiplier"
+settings = [8, 4, 0.01]
+mode = "private_selection"
+private_score = { maximum = 0.15, noise = 4, tries = 3 }
 """
 
 
@@ -94,6 +111,9 @@ def plain(record: Tuning) -> dict[str, Any]:
         ('knob = "noise_multiplier"\nsettings = [1, 2]\nstronger = "smaller"', "turn `stronger` round"),
         ('knob = "noise_multiplier"\nsettings = [1]\nepsilon = 2', r"needs \[white_box\]"),
         ('knob = "noise_multiplier"\nsettings = [0.5]\nepsilon_ceiling = 0.1', "above the ceiling of 0.1"),
+        ('knob = "noise_multiplier"\nsettings = [1]\nmode = "private_selection"', "which needs it"),
+        (SELECTION.replace("noise = 4", "noise = 40"), "less noise or more records"),
+        (SELECTION, r"false alarms of 0.05; give \[data\] a population of at least 20"),
     ],
 )
 def test_a_plan_that_does_not_fit_is_refused_before_anything_is_trained(tune: str, words: str, tmp_path: Path) -> None:
@@ -304,12 +324,48 @@ def test_the_command_ends_with_the_code_of_the_outcome_and_leaves_no_old_answer(
     done = CliRunner().invoke(app, told)
     assert done.exit_code == 0
     assert "at most 2 looks" in done.stderr
-    assert "Every setting passes" in done.stdout
+    assert "Even the least noise in the range passes" in done.stdout
     assert {"tuning.json", "tuning.html", "summary.md"} <= {path.name for path in out.iterdir()}
     path.write_text(path.read_text().replace("maximum = 0.62", "maximum = 0.501"))
     refused = CliRunner().invoke(app, told)
     assert refused.exit_code == 2
     assert not (out / "tuning.json").exists()
+
+
+def test_a_private_selection_is_priced_and_tells_only_the_best_try(tmp_path: Path) -> None:
+    given = content(f"[tune]{SELECTION}", limit=0.68)
+    given["data"]["population"] = 200
+    found = tuned(given, tmp_path)
+    chosen = found.selection
+    assert chosen is not None
+    assert [look.stage for look in found.looks] == [Stage.FINAL]
+    assert found.looks[0].value == chosen.value
+    lots = Lots(200, 50, 40)
+    weakest, final = (DPSGD(noise_multiplier=noise).event(History(lots)) for noise in (0.01, chosen.value))
+    accountant = RdpAccountant()
+    one = dp_accounting.ComposedDpEvent([weakest, dp_accounting.GaussianDpEvent(4)])
+    accountant.compose(RepeatAndSelectDpEvent(one, 3, 1)).compose(final)
+    assert chosen.epsilon == pytest.approx(accountant.get_epsilon(1e-5))
+    assert "The choice of the setting is covered" in found.price[0]
+    assert "were everything" not in " ".join(found.price).lower()
+    assert found.headline.startswith(f"noise_multiplier {chosen.value:g} was chosen privately")
+    assert plain(tuned(given, tmp_path)) == plain(found)
+
+
+def test_the_private_score_moves_by_at_most_one_with_a_record(tmp_path: Path) -> None:
+    """Brute force over the members: what is counted of one model, with and without each of them."""
+    given = content()
+    given["data"] |= {"pool": 120, "population": 40}
+    plan = tune_plan(given).at(8.0)
+    assert plan.data is not None
+    subject = trained_subject(plan, plan.data, Setting(Workplace(tmp_path), device="cpu"))
+    counts = [members_found(subject, 0.05, "cpu")]
+    for member in np.flatnonzero(subject.split.included):
+        without = subject.split.included.copy()
+        without[member] = False
+        fewer = replace(subject, split=replace(subject.split, included=without))
+        counts.append(members_found(fewer, 0.05, "cpu"))
+    assert {counts[0] - count for count in counts} <= {0, 1}
 
 
 def test_it_goes_on_after_a_real_kill(answered: tuple[Tuning, Path], tmp_path: Path) -> None:
