@@ -168,6 +168,9 @@ def parse_plan(text: str) -> Plan:
 
 def parse_table(table: dict[str, Any]) -> Plan:
     """Read a plan from the content of its file; see `load_plan`."""
+    for key, command in (("tune", "tune"), ("schemes", "compare")):
+        if key in table:
+            raise PlanError(f"key {key!r} makes this a plan for `auditor {command}`; it is no plan of a single audit")
     try:
         return Plan.model_validate(table)
     except ValidationError as error:

@@ -94,7 +94,7 @@ def amount(value: float, name: str | None) -> str:
         return percent(value)
     if scale is Scale.NATS:
         return at_least(value)
-    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else compact(value)
+    return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else compact(float(f"{value:.3g}"))
 
 
 def limit(value: float, name: str | None) -> str:

@@ -33,9 +33,9 @@ def headline(record: Tuning, blind: str | None) -> str:
                 return f"Even the least noise in the range passes. {said}; less than that was not tried."
             weaker = (look for look in walked if _weaker(record, look) and look.verdict is not Status.WITHIN)
             failed = next(weaker, None)
-            return f"{said}." if failed is None else f"{said}. {wording.sentence_case(_named(knob, failed))}."
+            return f"{said}." if failed is None else f"{said}. {knob} {failed.value:g} does not pass: {_why(failed)}."
         case Outcome.NONE:
-            return f"No setting passes: even at the strongest noise, {_named(knob, walked[-1])}."
+            return f"No setting passes, not even the strongest noise, {knob} {walked[-1].value:g}: {_why(walked[-1])}."
         case Outcome.UNDECIDED if final is not None:
             return (
                 f"{knob} {final.value:g} keeps every limit, but whether its accuracy is at least "
@@ -47,7 +47,7 @@ def headline(record: Tuning, blind: str | None) -> str:
                 f"{selection.score:.3g}, above its limit of {selection.limit:g}."
             )
         case Outcome.UNDECIDED:
-            return f"No setting passes: {_named(knob, walked[-1])}, which is undecided."
+            return f"No setting surely passes; {knob} {walked[-1].value:g} is undecided: {_why(walked[-1])}."
         case Outcome.UNCONFIRMED:
             assert final is not None
             before = "The walk ended at" if selection is None else "The private selection chose"
@@ -87,13 +87,12 @@ def _weaker(record: Tuning, look: Look) -> bool:
     return record.settings.index(look.value) > record.settings.index(record.answer)
 
 
-def _named(knob: str, look: Look) -> str:
+def _why(look: Look) -> str:
     probe = _bound(look)
-    what = f"at {knob} {look.value:g}"
     if probe is None:
-        return f"{what} {look.sentence.rstrip('.')}"
+        return look.sentence.rstrip(".")
     doubted = probe.status is Status.INCONCLUSIVE and probe.found.high is not None and probe.found.high <= probe.limit
-    return f"{what} {probe.sentence.rstrip('.')}" if doubted else f"{what} {_figure(probe)}"
+    return probe.sentence.rstrip(".") if doubted else _figure(probe)
 
 
 def _bound(look: Look) -> Probe | None:

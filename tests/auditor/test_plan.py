@@ -4,7 +4,7 @@ import pytest
 
 from attacks.catalogue import catalogue
 from auditor.findings import check_limits
-from auditor.plan import parse_plan
+from auditor.plan import parse_plan, parse_table
 from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
 from defenses.errors import PlanError
 from defenses.nadam import Nadam
@@ -176,3 +176,9 @@ def test_a_plan_chooses_its_optimiser(name: str, rule: UpdateRule) -> None:
     recipe = resolve_recipe(plan.training, resolve_architecture(plan, allow_code=False), 100)
     assert type(recipe.optimizer) is type(rule)
     assert recipe.optimizer == rule
+
+
+@pytest.mark.parametrize(("key", "command"), [("tune", "auditor tune"), ("schemes", "auditor compare")])
+def test_a_plan_of_another_command_is_sent_there(key: str, command: str) -> None:
+    with pytest.raises(PlanError, match=command):
+        parse_table({"title": "x", key: []})

@@ -298,7 +298,7 @@ def test_no_setting_passes_is_said_with_the_nearest_figure(tmp_path: Path) -> No
     given["attacks"] = [{"name": "lira"}]
     found = tuned(given, tmp_path)
     assert (found.outcome, found.answer, int(found.exit_code)) == (Outcome.NONE, None, 1)
-    assert "No setting passes: even at the strongest noise, at noise_multiplier 0.02" in found.headline
+    assert "No setting passes, not even the strongest noise, noise_multiplier 0.02: " in found.headline
     assert "the limit being 0.6" in found.headline
 
 
