@@ -89,8 +89,8 @@ class Sight(Strict):
 class Look(Strict):
     """One setting that was looked at.
 
-    `bound_by` is the attack whose figure came closest to its limit, or went furthest beyond it. `epsilon` is what is
-    proved of each model, or None with the reason.
+    `bound_by` and `bound_measure` name the probe whose figure came closest to its limit, or went furthest beyond it.
+    `epsilon` is what is proved of each model, or None with the reason.
     """
 
     stage: Stage
@@ -99,6 +99,7 @@ class Look(Strict):
     sentence: str
     probes: list[Probe]
     bound_by: str | None = None
+    bound_measure: str | None = None
     epsilon: float | None = None
     delta: float | None = None
     epsilon_reason: str | None = None
@@ -109,6 +110,11 @@ class Look(Strict):
     models: int = 1
     seconds: float = 0.0
     reports: list[str] = Field(default_factory=list)
+
+    @property
+    def bound(self) -> Probe | None:
+        """The probe that decided."""
+        return next((probe for probe in self.probes if probe.key == (self.bound_by, self.bound_measure)), None)
 
 
 class Selection(Strict):

@@ -54,7 +54,9 @@ def _measure(axes: Axes, tuning: Tuning, name: str) -> None:
             (probe.attack, probe.title) for look in tuning.looks for probe in look.probes if probe.measure == name
         )
     )
-    limits = {probe.limit for look in tuning.looks for probe in look.probes if probe.measure == name}
+    limits: dict[float, dict[str, None]] = {}
+    for one in (probe for look in tuning.looks for probe in look.probes if probe.measure == name):
+        limits.setdefault(one.limit, {})[one.title] = None
     for place, (attack, title) in enumerate(attacks):
         color = _COLORS[place % len(_COLORS)]
         points = [(look, probe) for look in tuning.looks if (probe := _of(look, attack, name)) is not None]
@@ -63,17 +65,18 @@ def _measure(axes: Axes, tuning: Tuning, name: str) -> None:
         _points(axes, walk, color=color, line=LINES[place % len(LINES)], title=title, shift=shift)
         final = [(look.value, probe) for look, probe in points if look.stage is Stage.FINAL]
         _points(axes, final, color=color, line="none", title=None, shift=shift + 0.03, hollow=True)
-    for limit in sorted(limits):
+    for limit, titles in sorted(limits.items()):
+        whose = f"{label(', '.join(titles), width=60)}: " if len(limits) > 1 else ""
         axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (5, 3)))
         axes.annotate(
-            f"limit {wording.limit(limit, name)}", (0.995, limit), xycoords=("axes fraction", "data"), ha="right",
-            va="bottom", fontsize=8.5, color=INK,
+            f"{whose}limit {wording.limit(limit, name)}", (0.995, limit), xycoords=("axes fraction", "data"),
+            ha="right", va="bottom", fontsize=8.5, color=INK,
         )  # fmt: skip
     if name != EPSILON and measure(name).scale is Scale.SHARE:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.set_ylabel(_wrapped("Epsilon that steps stand for" if name == EPSILON else measure(name).title))
     axes.margins(y=0.15)
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0.2)
 
 
 def _points(
@@ -127,7 +130,7 @@ def _accuracy(axes: Axes, tuning: Tuning) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.set_ylabel("Accuracy, left out")
     axes.margins(y=0.15)
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0.2)
 
 
 def _wrapped(title: str) -> str:

@@ -78,7 +78,7 @@ def tuning_markdown(tuning: Tuning) -> str:
     head = ["Setting", "Verdict", "Bound by", "Figure", "Limit", "Epsilon proved", "Accuracy"]
     rows = []
     for look in tuning.looks:
-        bound = next((probe for probe in look.probes if probe.attack == look.bound_by), None)
+        bound = look.bound
         rows.append(
             [
                 look_title(tuning.knob, look),

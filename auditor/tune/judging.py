@@ -153,6 +153,7 @@ def judge_setting(
         sentence=sentence,
         probes=probes,
         bound_by=None if bound is None else bound.attack,
+        bound_measure=None if bound is None else bound.measure,
         epsilon=facts.epsilon,
     )
 

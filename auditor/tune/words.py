@@ -25,7 +25,7 @@ def headline(record: Tuning, blind: str | None) -> str:
             unit = "the final model" if record.about == "model" else f"{final.models} fresh models"
             kept = f"{unit} on a fresh split kept every limit"
             if final.bound_by is not None:
-                kept += f", most narrowly that of {_figure(_bound(final))}"
+                kept += f", most narrowly that of {_figure(final.bound)}"
             if selection is not None:
                 return f"{knob} {record.answer:g} was chosen privately, and {kept}."
             said = f"{knob} {record.answer:g} is the least noise found: {kept}"
@@ -88,15 +88,11 @@ def _weaker(record: Tuning, look: Look) -> bool:
 
 
 def _why(look: Look) -> str:
-    probe = _bound(look)
+    probe = look.bound
     if probe is None:
         return look.sentence.rstrip(".")
     doubted = probe.status is Status.INCONCLUSIVE and probe.found.high is not None and probe.found.high <= probe.limit
     return probe.sentence.rstrip(".") if doubted else _figure(probe)
-
-
-def _bound(look: Look) -> Probe | None:
-    return next((probe for probe in look.probes if probe.attack == look.bound_by), None)
 
 
 def _figure(probe: Probe | None) -> str:
