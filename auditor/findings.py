@@ -213,9 +213,11 @@ def doubted(entry: Evidence, chosen: Limit) -> str | None:
     rebuilt = entry.reconstructed
     if rebuilt is None:
         return None
-    if chosen.measure == metrics.SIMILARITY and rebuilt.paired is not None:
-        above = int((rebuilt.paired.similarity > chosen.maximum).sum())
-        return f"But {above} of {rebuilt.count} are above it by themselves, which the mean hides." if above else None
+    if chosen.measure == metrics.SIMILARITY and rebuilt.paired is not None and rebuilt.bounds is not None:
+        near = (chosen.maximum + rebuilt.bounds[1]) / 2
+        above = int((rebuilt.paired.similarity > near).sum())
+        said = f"But {above} of {rebuilt.count} are above {near:.3g} by themselves, which the mean hides."
+        return said if above else None
     if rebuilt.least_seen is None:
         return "But copies planted among the reconstructions, one in ten, would not surely have been seen."
     if flagged(rebuilt.leakage):

@@ -14,8 +14,9 @@ from attacks.reconstruction.model_inversion import ModelInversion
 from attacks.threat_model import Target
 from auditor.claims import show_epsilon
 from auditor.evidence import Evidence, measures
-from auditor.findings import headline, judge_all, level_of_intervals
+from auditor.findings import doubted, headline, judge_all, level_of_intervals
 from auditor.plan import Plan, parse_plan
+from auditor.plan_parts import Limit
 from auditor.reconstructed import compare, flagged
 from auditor.subject import Question, Subject
 from defenses.guarantee import Guarantee, Neighboring
@@ -221,3 +222,22 @@ def test_only_an_attack_on_the_same_thing_carries_a_limit_for_one_that_sees_noth
         limits = [finding for finding in findings if finding.code == "PA010"]
         assert [finding.status for finding in limits] == [Status.WITHIN, Status.INCONCLUSIVE]
         assert [finding.counts for finding in limits] == counts
+
+
+@pytest.mark.parametrize("copied", [0, 2])
+def test_a_mean_similarity_does_not_hide_a_few_copies(copied: int) -> None:
+    """Forty gradients are read badly, and two of them perfectly: the mean is small either way."""
+    rng = np.random.default_rng(0)
+    records = Records(rng.random((80, 1, 8, 8), np.float32), np.zeros(80, np.int64), 2, Image(0.0, 1.0))
+    included, victims = np.arange(80) < 40, np.arange(40)[:, None]
+    made = rng.random((40, 1, 8, 8), np.float32)
+    made[:copied] = records.x[:copied]
+    claim = Reconstructions(made)
+    entry = Evidence(
+        ModelInversion(), True, AttackStatus.RAN, Question(Target(torch.nn.Linear(1, 2), records, "d"), included),
+        claim=claim, joined=compare(claim, records, included, rng=rng, victims=victims),
+    )  # fmt: skip
+    doubt = doubted(entry, Limit(measure="similarity", maximum=0.4))
+    assert (doubt is not None) is bool(copied)
+    if doubt is not None:
+        assert "2 of 40 are above 0.7" in doubt
