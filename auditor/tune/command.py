@@ -47,7 +47,8 @@ def tune(
             typer.echo(said, err=True)
 
         def looked(look: "Look", left: float) -> None:
-            more = f" At most about {max(left, 0) / 60:.0f} min left." if left > 0 else ""
+            minutes = "less than a minute" if left < 60 else f"at most about {left / 60:.0f} min"
+            more = f" Left: {minutes}." if left > 0 else ""
             typer.echo(f"{look_in_words(chosen.tune.knob, look)}{more}", err=True)
 
         with shown_progress(quiet=quiet) as on_progress:

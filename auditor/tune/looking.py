@@ -133,7 +133,7 @@ class Eyes:
         )
         self.looks += 1
         each = (time.monotonic() - self.began) / self.looks
-        self.on_look(found, each * (self.looks_at_most - self.looks))
+        self.on_look(found, 0.0 if stage is Stage.FINAL else each * (self.looks_at_most - self.looks))
         return found
 
     def _audit(self, value: float, stage: Stage, level: float, index: int) -> Audit:
