@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
@@ -56,6 +57,7 @@ class Audit:
         steps: What the steps of the training show, if they were watched.
         event: What the training did to the data, as accountants know it; None where that is not known.
         unprotected: Accuracy of the positive control on records that it was not trained on.
+        model: The model that was audited; None where there is none.
     """
 
     report: Report
@@ -68,6 +70,7 @@ class Audit:
     steps: StepAudit | None = None
     event: Any = None
     unprotected: Estimate | None = None
+    model: nn.Module | None = None
 
 
 def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Audit:
@@ -151,6 +154,7 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
         steps=implied,
         event=subject.event,
         unprotected=_accuracy(subject.control[0], setting, plan.confidence) if subject.control else None,
+        model=subject.target.model if Capability.WEIGHTS in closure(subject.target.access) else None,
     )
 
 

@@ -15,7 +15,7 @@ EPILOG = (
     "Exit codes: 0 a setting was found, or all pass; 1 none passes, or what passes is not accurate enough; 2 usage or "
     "plan error; 3 it could not be decided; 4 an attack failed."
 )
-FILES = ("tuning.json", "tuning.html", "summary.md")
+FILES = ("tuning.json", "tuning.html", "summary.md", "model.safetensors")
 
 
 def tune(

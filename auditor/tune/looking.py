@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from attacks.protocol import Attack
 from attacks.threat_model import Capability
 from auditor.audit import Audit, run_audit
@@ -76,7 +78,10 @@ class Eyes:
         control: (attack, measure) -> its figure there, of the probes that see.
         unprotected: Accuracy of the control.
         events: What each training did, for the price of all of them.
-        audits: How many audits there were.
+        first: The first audit, for what its control showed.
+        final: The one model of the final look, which is the one to release.
+        looks: How many looks there were.
+        began: When, on the clock.
     """
 
     plans: dict[float, Plan]
@@ -92,6 +97,7 @@ class Eyes:
     unprotected: Estimate | None = None
     events: list[Any] = field(default_factory=list)
     first: Audit | None = None
+    final: nn.Module | None = None
     looks: int = 0
     began: float = field(default_factory=time.monotonic)
 
@@ -131,6 +137,8 @@ class Eyes:
                 "reports": reports,
             }
         )
+        if stage is Stage.FINAL and self.replicates == 1:
+            self.final = audits[0].model
         self.looks += 1
         each = (time.monotonic() - self.began) / self.looks
         self.on_look(found, 0.0 if stage is Stage.FINAL else each * (self.looks_at_most - self.looks))

@@ -57,6 +57,11 @@ def price_of_release(plan: Plan, record: Tuning, events: Sequence[Any]) -> list[
             f"What is proved of {many} alone, as though the setting had been fixed without looking: {proved}. It was "
             "trained on a split and a seed that nothing before it saw."
         )
+    if plan.seed is not None:
+        said.append(
+            "The plan gives a seed, and who knows it knows the noise: all of this is for audit use only. Leave the "
+            "seed out to get a model that may be released."
+        )
     if selection is None and events:
         said.append(
             f"Only what is released costs. Were everything that was trained here to be released, "

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import safetensors.torch
+from torch import Tensor, nn
+
 from attacks.protocol import Attack
 from auditor.findings import check_limits
 from auditor.plan import Plan
@@ -23,12 +26,15 @@ from auditor.tune.price import price_of_release
 from auditor.tune.private_selection import check_selection, priced, select
 from auditor.tune.search import SELECTION, Found, confirm, error_of_look, looks_at_most, search
 from auditor.tune.words import headline, remedies
+from auditor.workplace import write_private
 from defenses.accounting import price
 from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
 from defenses.records import Records
 from reports.tuning import Look, Outcome, Selection, Tuning
+
+MODEL = "model.safetensors"
 
 OnLook = Callable[[Look, float], None]
 OnStart = Callable[[str], None]
@@ -50,7 +56,8 @@ def run_tuning(
     Args:
         plan: What to look for.
         setting: Where to work and with what.
-        folder: Where the audits' reports go.
+        folder: Where the audits' reports go, and `model.safetensors`: the model that was found, unless the plan gives
+            its seed.
         on_start: Told, before anything is trained, what will be.
         on_look: Told after each look, with the seconds that are left at most.
 
@@ -138,6 +145,8 @@ def run_tuning(
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
     )
+    if found.answer is not None and eyes.final is not None and first.seed is None:
+        write_private(folder / MODEL, safetensors.torch.save(_plain(eyes.final)))
     return record.model_copy(
         update={
             "headline": headline(record, blind),
@@ -145,6 +154,10 @@ def run_tuning(
             "price": price_of_release(first, record, eyes.events),
         }
     )
+
+
+def _plain(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
 
 
 def _with_eyes(plan: Plan, setting: Setting) -> Plan:

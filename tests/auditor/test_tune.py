@@ -1,5 +1,6 @@
 """Tunings of real models: refused plans, an answer, blindness, a kill at every step, and the command."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from dp_accounting.rdp import RdpAccountant
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from auditor.cli import app
@@ -204,6 +206,27 @@ def test_it_says_what_is_not_covered(answered: tuple[Tuning, Path]) -> None:
     assert "The choice of the setting is not covered" in price
     assert f"epsilon {answered[0].looks[-1].epsilon:.4g}" in price
     assert "all 3 together" in price
+
+
+def test_without_a_seed_the_final_model_is_handed_over_and_nothing_can_be_drawn_again(
+    answered: tuple[Tuning, Path], tmp_path: Path
+) -> None:
+    assert not (answered[1] / "out" / "model.safetensors").exists()  # its seed stands in the plan
+    assert "for audit use only" in " ".join(answered[0].price)
+    given = content(TUNE.replace("[8, 0.01]", "[8]"), limit=0.65)
+    del given["seed"]
+    found = tuned(given, tmp_path)
+    path = tmp_path / "out" / "model.safetensors"
+    assert path.exists() is (found.answer is not None)
+    assert "for audit use only" not in " ".join(found.price)
+    assert plain(tuned(given, tmp_path)) == plain(found)  # the secret is kept: another run is no other draw
+    if found.answer is not None:
+        assert path.stat().st_mode & 0o077 == 0
+        report = json.loads((tmp_path / "out" / found.looks[-1].reports[0]).with_suffix(".json").read_text())
+        digest = hashlib.sha256()
+        for name, value in sorted(load_file(path).items()):
+            digest.update(name.encode() + b"\0" + value.numpy().tobytes())
+        assert report["subject"]["model_digest"] == digest.hexdigest()
 
 
 def test_the_page_and_the_summary_say_the_same(answered: tuple[Tuning, Path]) -> None:
