@@ -153,7 +153,7 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
         control=tuple(again),
         steps=implied,
         event=subject.event,
-        unprotected=_accuracy(subject.control[0], setting, plan.confidence) if subject.control else None,
+        unprotected=accuracy(subject.control[0], setting, plan.confidence) if subject.control else None,
         model=subject.target.model if Capability.WEIGHTS in closure(subject.target.access) else None,
     )
 
@@ -169,7 +169,7 @@ def _build(plan: Plan, setting: Setting) -> Subject:
     return with_beside(checkpoint_subject(plan, plan.checkpoint, setting), plan, setting)
 
 
-def _accuracy(question: Question, setting: Setting, level: float) -> Estimate | None:
+def accuracy(question: Question, setting: Setting, level: float) -> Estimate | None:
     """Return the accuracy of a model on the candidates that it was not trained on."""
     if Capability.LABELS not in closure(question.target.access):
         return None

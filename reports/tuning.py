@@ -64,9 +64,9 @@ class Probe(Strict):
     counts: bool = True
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str, float]:
         """What tells it from other probes."""
-        return self.attack, self.measure
+        return self.attack, self.measure, self.limit
 
 
 class Sight(Strict):
@@ -89,8 +89,8 @@ class Sight(Strict):
 class Look(Strict):
     """One setting that was looked at.
 
-    `bound_by` and `bound_measure` name the probe whose figure came closest to its limit, or went furthest beyond it.
-    `epsilon` is what is proved of each model, or None with the reason.
+    `bound_by`, `bound_measure` and `bound_limit` name the probe whose figure came closest to its limit, or went
+    furthest beyond it. `epsilon` is what is proved of each model, or None with the reason.
     """
 
     stage: Stage
@@ -100,6 +100,7 @@ class Look(Strict):
     probes: list[Probe]
     bound_by: str | None = None
     bound_measure: str | None = None
+    bound_limit: float | None = None
     epsilon: float | None = None
     delta: float | None = None
     epsilon_reason: str | None = None
@@ -114,7 +115,8 @@ class Look(Strict):
     @property
     def bound(self) -> Probe | None:
         """The probe that decided."""
-        return next((probe for probe in self.probes if probe.key == (self.bound_by, self.bound_measure)), None)
+        key = (self.bound_by, self.bound_measure, self.bound_limit)
+        return next((probe for probe in self.probes if probe.key == key), None)
 
 
 class Selection(Strict):

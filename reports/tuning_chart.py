@@ -130,7 +130,8 @@ def _accuracy(axes: Axes, tuning: Tuning) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     axes.set_ylabel("Accuracy, left out")
     axes.margins(y=0.15)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0.2)
+    if axes.get_legend_handles_labels()[0]:  # a setting that could not be trained has no accuracy
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=3, fontsize=8, borderaxespad=0.2)
 
 
 def _wrapped(title: str) -> str:

@@ -39,7 +39,10 @@ def render_tuning(tuning: Tuning) -> str:
 
 def how(tuning: Tuning) -> str:
     """Return in a sentence how the answer was looked for."""
-    unit = "one model each" if tuning.about == "model" else f"{tuning.models} models each, the model being the unit"
+    unit = "one model each"
+    if tuning.about == "scheme":
+        rare = 1 - (1 - tuning.confidence) ** (1 / tuning.models)
+        unit = f"{tuning.models} models each, the model being the unit: a leak of fewer than {rare:.0%} may be missed"
     left_out = (
         f"; {', '.join(f'{value:g}' for value in tuning.above_ceiling)} left out, above the epsilon ceiling of "
         f"{tuning.epsilon_ceiling:g}"

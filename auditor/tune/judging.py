@@ -28,6 +28,7 @@ class Asked:
         limit: Its largest value.
         about: What the attack is run on.
         faint: Whether noise silences it long before it is private.
+        named: Whether the limit is for this attack alone, so that no other can stand in for it.
     """
 
     attack: str
@@ -36,6 +37,12 @@ class Asked:
     limit: float
     about: str = ""
     faint: bool = False
+    named: bool = False
+
+    def stands_in_for(self, other: "Asked") -> bool:
+        """Say whether what this probe says settles another's limit: of the same thing, and at least as strict."""
+        alike = (self.measure, self.about) == (other.measure, other.about) and self.limit <= other.limit
+        return self == other or (alike and not other.named)
 
     @property
     def baseline(self) -> float:
@@ -81,7 +88,8 @@ def mean_over_runs(each: Sequence[Estimate], *, level: float) -> Estimate:
         level: Confidence of the two-sided interval, in (0, 1).
 
     Returns:
-        The mean with Student's interval, which takes the mean of so many runs for normal; a reason if one run has none.
+        The mean with Student's interval, which takes the mean of so many runs for normal, and never narrower than the
+        runs' own intervals allow: runs that are all 0 have not shown that nothing leaks. A reason if one run has none.
     """
     missing = next((one.reason for one in each if one.value is None), None)
     method = f"Student's t over {len(each)} models"
@@ -90,22 +98,28 @@ def mean_over_runs(each: Sequence[Estimate], *, level: float) -> Estimate:
     values = np.array([one.value for one in each], dtype=np.float64)
     mean = float(values.mean())
     reach = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return Estimate(
-        value=mean, low=mean - reach, high=mean + reach, level=level, method=method, n=len(values), unit="model"
+    above, below = (
+        math.sqrt(sum(side * side for side in sides)) / len(values)
+        for sides in (
+            [(one.high if one.high is not None else math.inf) - (one.value or 0.0) for one in each],
+            [(one.value or 0.0) - (one.low if one.low is not None else -math.inf) for one in each],
+        )
     )
+    low, high = mean - max(reach, below), mean + max(reach, above)
+    return Estimate(value=mean, low=low, high=high, level=level, method=method, n=len(values), unit="model")
 
 
 def judge_setting(
     value: float,
     stage: Stage,
     asked: Sequence[Asked],
-    figures: Mapping[tuple[str, str], Figures],
-    sighted: Mapping[tuple[str, str], Estimate],
+    figures: Mapping[Asked, Figures],
+    sighted: Mapping[Asked, Estimate],
     facts: Facts,
     *,
     level: float,
 ) -> Look:
-    """Judge one setting: WITHIN only if every probe that counts is, each at the whole error.
+    """Judge one setting: WITHIN only if every limit has a probe that counts, and all of those are, at the whole error.
 
     That all have to be within is an intersection-union test, so nothing is divided by their number.
 
@@ -113,17 +127,23 @@ def judge_setting(
         value: Of the knob.
         stage: What it is looked at for.
         asked: The limits.
-        figures: (attack, measure) -> what was found.
-        sighted: (attack, measure) -> its figure on the control, of the probes that were seen to see.
+        figures: What was found for each limit.
+        sighted: The figure on the control, for the limits whose probes were seen to see.
         facts: What else is known.
         level: Confidence of two-sided intervals, 1 - 2 error: the upper end alone holds at 1 - error.
 
     Returns:
         The look, still without accuracies, reports and times.
     """
-    probes = [_judged(one, figures[one.attack, one.measure], sighted, facts, level=level) for one in asked]
+    probes = [_judged(one, figures[one], sighted, level=level) for one in asked]
     carried = [probe for probe, one in zip(probes, asked, strict=True) if probe.counts and not one.faint]
     counting = [probe for probe in probes if probe.counts]
+    settled = [one for probe, one in zip(probes, asked, strict=True) if probe.counts]
+    open_ones = [
+        probe
+        for probe, one in zip(probes, asked, strict=True)
+        if not any(other.stands_in_for(one) for other in settled)
+    ]
     faint = facts.epsilon is not None and facts.epsilon <= FAINT_BELOW and not carried
     bound = max(counting, key=_beyond, default=None)
     verdict, sentence = Status.WITHIN, "Every limit is kept."
@@ -133,11 +153,14 @@ def judge_setting(
         verdict = Status.LEAKS
     elif any(probe.status is Status.INCONCLUSIVE for probe in counting):
         verdict = Status.INCONCLUSIVE
+    elif open_ones:
+        verdict, bound = Status.INCONCLUSIVE, None
+        sentence = f"Nothing settles the limit of {open_ones[0].limit:g} here. {open_ones[0].sentence}"
     elif faint:
         verdict = Status.INCONCLUSIVE
         sentence = (
-            f"Only generators were asked, whose silence says nothing at an epsilon of {facts.epsilon:.3g}: add a "
-            "membership attack and [white_box]."
+            f"Only generators were asked, whose silence says nothing at an epsilon of {facts.epsilon:.3g}: give a "
+            "membership attack a limit, or gradient canaries ([white_box], and epsilon under [tune])."
         )
     deciding = next((probe for probe in counting if probe.status is verdict and verdict is not Status.WITHIN), None)
     if deciding is not None:
@@ -154,6 +177,7 @@ def judge_setting(
         probes=probes,
         bound_by=None if bound is None else bound.attack,
         bound_measure=None if bound is None else bound.measure,
+        bound_limit=None if bound is None else bound.limit,
         epsilon=facts.epsilon,
     )
 
@@ -161,8 +185,7 @@ def judge_setting(
 def _judged(
     one: Asked,
     figures: Figures,
-    sighted: Mapping[tuple[str, str], Estimate],
-    facts: Facts,
+    sighted: Mapping[Asked, Estimate],
     *,
     level: float,
 ) -> Probe:
@@ -186,7 +209,7 @@ def _judged(
     found = figures.each[0] if len(figures.each) == 1 else mean_over_runs(figures.each, level=level)
     if one.attack == STEPS:
         return probe(found, *_of_steps(found, one.limit))
-    control = sighted.get((one.attack, one.measure))
+    control = sighted.get(one)
     if control is None:
         said = "it was not seen to find a leak without protection, so its silence decides nothing."
         leaks = found.low is not None and found.low > one.limit

@@ -10,7 +10,7 @@ from torch import nn
 
 from attacks.protocol import Attack
 from attacks.threat_model import Capability
-from auditor.audit import Audit, run_audit
+from auditor.audit import Audit, accuracy, run_audit
 from auditor.evidence import Evidence, measures
 from auditor.findings import FAILED, applies, doubted
 from auditor.generated import SAMPLES
@@ -18,12 +18,14 @@ from auditor.output import clear, write_audit
 from auditor.plan import Plan
 from auditor.plan_parts import Control, Limit
 from auditor.setting import Draw, Setting
+from auditor.trained import trained_subject
 from auditor.transcripts import GRADIENTS
 from auditor.tune.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
 from auditor.tune.power import sight
 from auditor.tune.price import event_of_generator
+from defenses.errors import TrainingError
 from defenses.progress import Progress
-from reports.record import AttackStatus, Estimate, Finding, Status
+from reports.record import AttackStatus, Estimate, Finding, GuaranteeRecord, Status
 from reports.tuning import Look, Sight, Stage
 
 GENERATORS = ("participant_gan",)
@@ -42,6 +44,7 @@ def asked_of(plan: Plan, attacks: Sequence[Attack], *, epsilon: float | None) ->
             limit.measure,
             limit.maximum,
             about=_about(attack),
+            named=limit.attack is not None,
             faint=attack.name in GENERATORS or (plan.generator is not None and _about(attack) == SAMPLES),
         )
         for limit in plan.limits
@@ -75,7 +78,7 @@ class Eyes:
         minimum_accuracy: What is asked of the final model, or None.
         on_look: Told after each look.
         sights: What each probe saw on the control.
-        control: (attack, measure) -> its figure there, of the probes that see.
+        control: The figure there, for the limits whose probes see.
         unprotected: Accuracy of the control.
         events: What each training did, for the price of all of them.
         first: The first audit, for what its control showed.
@@ -93,7 +96,7 @@ class Eyes:
     minimum_accuracy: float | None = None
     on_look: Callable[[Look, float], None] = lambda look, left: None
     sights: list[Sight] = field(default_factory=list)
-    control: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+    control: dict[Asked, Estimate] = field(default_factory=dict)
     unprotected: Estimate | None = None
     events: list[Any] = field(default_factory=list)
     first: Audit | None = None
@@ -108,19 +111,24 @@ class Eyes:
             BlindError: After the first look, if the control shows that the rest would be in vain.
         """
         clock = time.perf_counter()
-        audits = [self._audit(value, stage, level, index) for index in range(self.replicates)]
-        if self.first is None:
-            self._remember(audits[0], level)
+        try:
+            audits = [self._audit(value, stage, level, index) for index in range(self.replicates)]
+        except TrainingError as error:
+            return self._told(_untrained(value, stage, str(error), time.perf_counter() - clock))
+        reports = [self._write(audit, value, stage, index) for index, audit in enumerate(audits)]
+        fresh = self.first is None
+        if fresh:
+            self.first = replace(audits[0], evidence=())
+        facts = self._facts(audits)
+        if fresh and facts.failed is None:
+            self._remember(audits[0], value, level)
         generator = event_of_generator(self.plans[value])
         self.events += [audit.event for audit in audits]
         self.events += [] if generator is None else [generator] * len(audits)
-        reports = [self._write(audit, value, stage, index) for index, audit in enumerate(audits)]
-        figures = {(one.attack, one.measure): self._figures(one, audits) for one in self.asked}
-        found = judge_setting(
-            value, stage, self.asked, figures, self.control, self._facts(audits), level=level
-        )  # fmt: skip
+        figures = {one: self._figures(one, audits) for one in self.asked}
+        found = judge_setting(value, stage, self.asked, figures, self.control, facts, level=level)
         epsilons, subjects = audits[0].report.epsilons, [audit.report.subject for audit in audits]
-        proved = epsilons.proved
+        proved = _weakest(audits)
         found = found.model_copy(
             update={
                 "epsilon": None if proved is None else proved.epsilon,
@@ -139,9 +147,12 @@ class Eyes:
         )
         if stage is Stage.FINAL and self.replicates == 1:
             self.final = audits[0].model
+        return self._told(found)
+
+    def _told(self, found: Look) -> Look:
         self.looks += 1
         each = (time.monotonic() - self.began) / self.looks
-        self.on_look(found, 0.0 if stage is Stage.FINAL else each * (self.looks_at_most - self.looks))
+        self.on_look(found, 0.0 if found.stage is Stage.FINAL else each * (self.looks_at_most - self.looks))
         return found
 
     def _audit(self, value: float, stage: Stage, level: float, index: int) -> Audit:
@@ -164,34 +175,53 @@ class Eyes:
         return run_audit(plan.model_copy(update=changes), setting, level=apart)
 
     def _write(self, audit: Audit, value: float, stage: Stage, index: int) -> str:
-        name = f"{stage}-{value:g}" + ("" if self.replicates == 1 else f"-{index + 1}")
+        name = f"{stage}-{value:.10g}" + ("" if self.replicates == 1 else f"-{index + 1}")
         clear(self.folder / name)  # an earlier run's report is not this one's
         write_audit(audit, self.folder / name)
         return f"{name}/report.html"
 
-    def _remember(self, audit: Audit, level: float) -> None:
+    def _remember(self, audit: Audit, value: float, level: float) -> None:
         """Take down what the control shows, and stop if it shows that nothing could come of the walk."""
-        self.first, self.unprotected = replace(audit, evidence=()), audit.unprotected
+        self.unprotected = audit.unprotected
         entries = {entry.attack.name: entry for entry in audit.control}
         for one in self.asked:
             if one.attack == STEPS:
                 continue
             entry = entries.get(one.attack)
             found = None if entry is None else measures(entry, level=level, wanted=[one.measure])[one.measure]
-            self.sights.append(sight(one, entry, found, level=level))
+            self.sights.append(sight(one, entry, found, level=level, models=self.replicates))
             if self.sights[-1].sees and found is not None:
-                self.control[one.attack, one.measure] = found
+                self.control[one] = found
         for one in self.asked:
-            alike = [other for other in self.asked if (other.measure, other.about) == (one.measure, one.about)]
-            seeing = any((other.attack, other.measure) in self.control for other in alike)
-            if one.attack != STEPS and not seeing:
+            if one.attack != STEPS and not any(other.stands_in_for(one) for other in self.control):
                 raise BlindError("the leak could not have been seen")
-        floor, reached = self.minimum_accuracy, self.unprotected
-        if floor is not None and reached is not None and reached.high is not None and reached.high < floor:
+        floor = self.minimum_accuracy
+        if floor is None:
+            return
+        self.unprotected = reached = self._unprotected(value)
+        if reached is not None and reached.high is not None and reached.high < floor:
             raise BlindError(
                 f"an accuracy of {floor:.4g} is asked for, and even without protection the model reaches "
                 f"{reached.value:.4g} ({reached.low:.4g} to {reached.high:.4g})"
             )
+
+    def _unprotected(self, value: float) -> Estimate | None:
+        """Return the best accuracy without protection: of the control, which is made to leak, and of the plan's recipe.
+
+        The walk's rate may be too high for a training without clipping; the control's is not.
+        """
+        plan = self.plans[value].model_copy(
+            update={"scheme": None, "control": Control(enabled=False), "attacks": (), "limits": (), "gradients": None}
+            | {"generator": None, "white_box": None, "prior_aware": None}
+        )
+        assert plan.data is not None
+        try:
+            subject = trained_subject(plan, plan.data, replace(self.setting, draw=Draw("without protection")))
+        except TrainingError:
+            return self.unprotected
+        own = accuracy(subject.questions[0], self.setting, plan.confidence)
+        both = [one for one in (own, self.unprotected) if one is not None]
+        return max(both, key=lambda one: one.value or 0.0, default=None)
 
     def _figures(self, one: Asked, audits: Sequence[Audit]) -> Figures:
         if one.attack == STEPS:
@@ -218,7 +248,7 @@ class Eyes:
 
     def _facts(self, audits: Sequence[Audit]) -> Facts:
         findings = [finding for audit in audits for finding in audit.report.findings]
-        proved = audits[0].report.epsilons.proved
+        proved = _weakest(audits)
         assert self.first is not None
         could = {entry.attack.name for entry in self.first.control}
         contradicted = next((one.sentence for one in findings if one.status is Status.VIOLATED), None)
@@ -229,6 +259,20 @@ class Eyes:
 def _broke(finding: Finding, could: set[str]) -> bool:
     """Say whether an attack failed, or never could be run; one that the control allowed has only nothing to attack."""
     return finding.status is Status.ERROR and (finding.code == FAILED or finding.attack not in could)
+
+
+def _weakest(audits: Sequence[Audit]) -> GuaranteeRecord | None:
+    """Return what is proved of every model: nothing where it is not of one, else the largest epsilon."""
+    proved = [audit.report.epsilons.proved for audit in audits]
+    known = [one for one in proved if one is not None and one.epsilon is not None]
+    if len(known) < len(proved):
+        return next(one for one in proved if one is None or one.epsilon is None)
+    return max(known, key=lambda one: one.epsilon or 0.0)
+
+
+def _untrained(value: float, stage: Stage, reason: str, seconds: float) -> Look:
+    sentence = f"It could not be trained: {reason}."
+    return Look(stage=stage, value=value, verdict=Status.ERROR, sentence=sentence, probes=[], seconds=seconds)
 
 
 def _entry(audit: Audit, attack: str) -> Evidence:

@@ -177,7 +177,8 @@ def _laid(tune: Tune, *, whole: bool) -> list[float]:
     laid = np.geomspace(low, high, tune.steps) if low > 0 else np.linspace(low, high, tune.steps)
     if whole:
         return [float(value) for value in np.unique(np.rint(laid))]
-    return [float(f"{value:.4g}") for value in laid]
+    rounded = {min(max(float(f"{value:.4g}"), low), high) for value in laid}
+    return sorted(rounded)
 
 
 def _ordered(tune: Tune, values: list[float]) -> tuple[float, ...]:

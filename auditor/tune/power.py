@@ -1,16 +1,23 @@
 """What probes could see: before anything is trained by the number of records, before the walk by planted leaks."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from attacks.protocol import MembershipScores, Reconstructions
 from auditor import metrics
 from auditor.evidence import Evidence
+from auditor.intervals import binomial_upper
+from auditor.step_bounds import LARGEST_EXCESS
 from auditor.tune.judging import Asked, mean_over_runs
+from defenses.accounting import account
+from defenses.defense import StepPromise
 from defenses.errors import PlanError
+from defenses.guarantee import Guarantee
 from defenses.randomness import stream
 from defenses.records import BoolArray
 from reports.record import Estimate
@@ -18,7 +25,7 @@ from reports.tuning import Sight
 
 PLANTINGS, SURELY = 20, 16
 _DRAWS = 25
-_MOST_RECORDS = 2_000_000
+_MOST_RECORDS, _MOST_TRIALS = 2_000_000, 2**30
 _AVERAGED = (metrics.SIMILARITY, metrics.SIMILARITY_GAP)
 
 Float64Array = npt.NDArray[np.float64]
@@ -60,6 +67,43 @@ def check_resolvable(one: Asked, members: int, others: int, *, level: float, mod
     )
 
 
+def check_steps_resolvable(limit: float, promise: StepPromise, trials: int, *, error: float, delta: float) -> None:
+    """Refuse a limit on epsilon that steps exactly as promised would not keep, with so few canaries and steps.
+
+    Args:
+        limit: On the epsilon that steps stand for.
+        promise: Of the setting with the strongest noise.
+        trials: Canaries times steps.
+        error: Of one upper end, in (0, 1).
+        delta: In (0, 1).
+
+    Raises:
+        PlanError: Says how many trials would do; not if what is promised is itself above the limit.
+    """
+
+    def most(count: int) -> float:
+        mu = 1 / promise.noise_multiplier
+        right = round(count * float(special.ndtr(mu / 2)))
+        upper = 2 * float(special.ndtri(binomial_upper(right, count, error=error)))
+        if upper > LARGEST_EXCESS * mu:
+            return math.inf
+        found = account(promise.priced(1 / upper), delta=delta)
+        return found.epsilon if isinstance(found, Guarantee) else math.inf
+
+    promised = account(promise.priced(promise.noise_multiplier), delta=delta)
+    found = most(trials)
+    if found <= limit or not isinstance(promised, Guarantee) or promised.epsilon >= limit:
+        return
+    needed = trials
+    while needed < _MOST_TRIALS and most(needed) > limit:
+        needed *= 2
+    more = f"about {_rounded(needed):,} would do" if needed < _MOST_TRIALS else "no number would do: it is too close"
+    raise PlanError(
+        f"tune: epsilon may be at most {limit:g}, but with {trials:,} canaries times steps even steps as promised "
+        f"(epsilon {promised.epsilon:.3g}) are measured at up to {found:.3g}, so no setting could pass; {more}"
+    )
+
+
 @functools.cache
 def _upper_end_of_nothing(measure: str, members: int, others: int, *, level: float, models: int) -> float | None:
     """Return the median upper end of the interval of a measure where scores know nothing; None without a value."""
@@ -75,17 +119,18 @@ def _upper_end_of_nothing(measure: str, members: int, others: int, *, level: flo
     return float(np.median(ends))
 
 
-def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level: float) -> Sight:
-    """Say whether a probe can see: a leak of the model without protection, and a planted one as large as its limit.
+def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level: float, models: int = 1) -> Sight:
+    """Say whether a probe can see: the control has to leak more than the limit, and a planted leak of its size to show.
 
     The planted leak is a mixture: so many members score as members of the control do, all others as its non-members,
-    that the measure is expected at the limit; if the control itself leaks less, at the control's.
+    that the measure is expected at the limit.
 
     Args:
         one: The limit.
         control: What came of the attack on the control; None if it did not run there.
         found: Its measure there, at `level`.
         level: Of the two-sided interval.
+        models: At each setting.
     """
 
     def said(estimate: Estimate, *, sees: bool, sentence: str, planted: int | None = None) -> Sight:
@@ -112,26 +157,33 @@ def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level
             sentence=f"without protection its {words} is {found.value:.4g}, not surely above the limit {one.limit:g}: "
             "records that have nothing to do with each other are alike too, so this limit means nothing here.",
         )
-    seen = f"without protection its {words} is {found.value:.4g}, surely above the {one.baseline:g} of guessing"
+    if found.value <= one.limit:
+        return said(
+            found,
+            sees=False,
+            sentence=f"even without protection its {words} is {found.value:.4g}, within the limit of {one.limit:g}, so "
+            "that it finds no more than that says nothing: set a lower limit, train the control longer, or take a "
+            "stronger attack.",
+        )
+    seen = f"without protection its {words} is {found.value:.4g}, above the limit and surely above guessing"
     if one.measure in _AVERAGED or control.attack.claims not in (MembershipScores, Reconstructions):
         return said(found, sees=True, sentence=f"{seen}.")
     scores, included, _ = control.by_unit
-    planted = _seen_of_planted(one, scores, included, found.value, level=level, times=1)
+    planted = _seen_of_planted(one, scores, included, found.value, level=level, models=models)
     if planted < SURELY:
         more = _records_needed(one, scores, included, found.value, level=level)
         return said(
             found,
             sees=False,
             planted=planted,
-            sentence=f"{seen}, but a planted leak as large as the limit was told from none in only {planted} of "
+            sentence=f"{seen}, but a planted leak of {one.limit:.4g} was told from none in only {planted} of "
             f"{PLANTINGS} tries. {more}",
         )
     return said(
         found,
         sees=True,
         planted=planted,
-        sentence=f"{seen}; a planted leak of {min(one.limit, found.value):.4g} was told from none in {planted} of "
-        f"{PLANTINGS} tries.",
+        sentence=f"{seen}; a planted leak of {one.limit:.4g} was told from none in {planted} of {PLANTINGS} tries.",
     )
 
 
@@ -153,21 +205,42 @@ def _records_needed(one: Asked, scores: Float64Array, included: BoolArray, found
 
 
 def _seen_of_planted(
-    one: Asked, scores: Float64Array, included: BoolArray, found: float, *, level: float, times: int
+    one: Asked,
+    scores: Float64Array,
+    included: BoolArray,
+    found: float,
+    *,
+    level: float,
+    times: int = 1,
+    models: int = 1,
 ) -> int:
     """Return in how many plantings a leak of the limit's size is told from none, with `times` as many candidates."""
     rng = stream(0, "planted", one.attack, one.measure, times)
     ins, outs = scores[included], scores[~included]
-    share = min(1.0, (one.limit - one.baseline) / max(found - one.baseline, 1e-12))
-    seen = 0
-    for _ in range(PLANTINGS):
-        members, others = times * len(ins), times * len(outs)
+    most, base = _on_linear_scale(one.measure, found), _on_linear_scale(one.measure, one.baseline)
+    share = min(1.0, (_on_linear_scale(one.measure, one.limit) - base) / max(most - base, 1e-12))
+    members, others = times * len(ins), times * len(outs)
+
+    def run() -> Estimate:
         drawn = np.where(rng.random(members) < share, rng.choice(ins, members), rng.choice(outs, members))
         mixed = np.concatenate([drawn, rng.choice(outs, others)])
-        measured = _measured(one.measure, mixed, np.arange(members + others) < members, level)
+        return _measured(one.measure, mixed, np.arange(members + others) < members, level)
+
+    seen = 0
+    for _ in range(PLANTINGS):
+        runs = [run() for _ in range(models)]
+        measured = runs[0] if models == 1 else mean_over_runs(runs, level=level)
         if measured.low is not None and measured.low > one.baseline:
             seen += 1
     return seen
+
+
+def _on_linear_scale(measure: str, value: float) -> float:
+    """Return a value on a scale that is linear in the share of members that leak: a predictive value is not."""
+    if not metrics.is_predictive(measure) or value >= 1:
+        return value
+    prior = metrics.baseline_of(measure)
+    return 0.01 * value * (1 - prior) / (prior * (1 - value))  # the TPR behind it, at 1% FPR
 
 
 def _measured(measure: str, scores: Float64Array, included: BoolArray, level: float) -> Estimate:

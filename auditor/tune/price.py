@@ -44,7 +44,8 @@ def price_of_release(plan: Plan, record: Tuning, events: Sequence[Any]) -> list[
         said = [
             "The choice of the setting is covered: a random number of tries, each scored with noise, of which only the "
             f"best is told. Choosing and the final model together have epsilon {selection.epsilon:.4g} at delta "
-            f"{selection.delta:g} (repeat and select, by Renyi divergences, every try priced at the weakest noise)."
+            f"{selection.delta:g} (repeat and select, by Renyi divergences, everything priced at the weakest noise). "
+            "Whether the final look confirms the choice is read off private records, and that is not covered."
         ]
     if record.outcome in (Outcome.FOUND, Outcome.ALL) and final is not None:
         proved = (
@@ -64,8 +65,9 @@ def price_of_release(plan: Plan, record: Tuning, events: Sequence[Any]) -> list[
         )
     if selection is None and events:
         said.append(
-            f"Only what is released costs. Were everything that was trained here to be released, "
-            f"{_composed(plan, events)}; what the walk trained lies in the work folder, which is private."
+            "Only what is released costs. Were every model and generator that was judged to be released, "
+            f"{_composed(plan, events)}. They lie in the work folder, which is private and must stay so: the control "
+            "there has no protection at all."
         )
     if plan.generator is not None:
         said.append("Samples of a generator are a release of their own, and its epsilon adds to the model's.")
@@ -76,12 +78,12 @@ def price_of_release(plan: Plan, record: Tuning, events: Sequence[Any]) -> list[
 def _composed(plan: Plan, events: Sequence[Any]) -> str:
     known = [event for event in events if event is not None and not isinstance(event, Unaccounted)]
     if len(known) < len(events):
-        return "nothing could be proved of it together"
+        return "nothing could be proved of them together"
     total = account(
         dp_accounting.ComposedDpEvent(known),
         delta=plan.judged_delta,
         neighboring=resolve_defense(plan).neighboring,
     )
     if isinstance(total, Unaccounted):
-        return f"nothing could be proved of it together ({total.reason})"
+        return f"nothing could be proved of them together ({total.reason})"
     return f"epsilon {total.epsilon:.4g} at delta {total.delta:g} would hold for all {len(known)} together"

@@ -4,6 +4,7 @@ What a walk looks at is not covered by any epsilon. Here each try trains under t
 and is scored by a noisy count, and of all that happens only the best try is told: then what choosing costs is known.
 """
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,9 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
     assert asked is not None
     first = plans[settings[0]]
     assert first.data is not None
-    root = first.seed if first.seed is not None else setting.workplace.secret_seed(plan.digest)
+    # What the tries depend on and no more: another title or limit must not draw them again.
+    about = hashlib.sha256(f"{first.subject_digest} {plan.tune.knob} {settings} {asked!r}".encode()).hexdigest()
+    root = first.seed if first.seed is not None else setting.workplace.secret_seed(about)
     draws = stream(root, "private selection")
     tries = int(draws.geometric(1 / asked.tries))
     best: tuple[tuple[bool, int, float], Selection] | None = None
@@ -81,8 +84,9 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
 def priced(found: Selection, plan: TunePlan, plans: dict[float, Plan], weakest: float, setting: Setting) -> Selection:
     """Return a selection with what choosing and one more model at the chosen setting cost together.
 
-    Every try is priced as one at the weakest noise, whose Renyi divergences are the largest: a setting drawn without
-    the data is no worse than the worst of them.
+    Every try and the model after them is priced as one at the weakest noise, whose Renyi divergences are the largest:
+    a setting drawn without the data is no worse than the worst of them, and a price that went by the setting that was
+    chosen would depend on the data itself.
 
     Args:
         found: The selection.
@@ -93,12 +97,11 @@ def priced(found: Selection, plan: TunePlan, plans: dict[float, Plan], weakest: 
     """
     asked = plan.tune.private_score
     assert asked is not None
-    events = [_event(plans[weakest], setting), _event(plans[found.value], setting)]
-    unknown = next((event for event in events if isinstance(event, Unaccounted)), None)
-    if unknown is not None:
-        return found.model_copy(update={"reason": unknown.reason})
-    one = dp_accounting.ComposedDpEvent([events[0], dp_accounting.GaussianDpEvent(asked.noise)])
-    total = dp_accounting.ComposedDpEvent([RepeatAndSelectDpEvent(one, asked.tries, 1.0), events[1]])
+    event = _event(plans[weakest], setting)
+    if isinstance(event, Unaccounted):
+        return found.model_copy(update={"reason": event.reason})
+    one = dp_accounting.ComposedDpEvent([event, dp_accounting.GaussianDpEvent(asked.noise)])
+    total = dp_accounting.ComposedDpEvent([RepeatAndSelectDpEvent(one, asked.tries, 1.0), event])
     cost = account(total, delta=plans[found.value].judged_delta)
     if isinstance(cost, Unaccounted):
         return found.model_copy(update={"reason": cost.reason})

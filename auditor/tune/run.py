@@ -21,7 +21,7 @@ from auditor.transcripts import GRADIENTS, OTHERS
 from auditor.tune.judging import STEPS, Asked
 from auditor.tune.looking import BlindError, Eyes, asked_of
 from auditor.tune.plan import TunePlan
-from auditor.tune.power import check_resolvable
+from auditor.tune.power import check_resolvable, check_steps_resolvable
 from auditor.tune.price import price_of_release
 from auditor.tune.private_selection import check_selection, priced, select
 from auditor.tune.search import SELECTION, Found, confirm, error_of_look, looks_at_most, search
@@ -86,6 +86,8 @@ def run_tuning(
     most = looks_at_most(tune.mode, len(settings))
     error = error_of_look(tune.mode, len(settings), confidence=first.confidence)
     _check_resolvable(first, asked, pool, level=1 - 2 * error, models=tune.replicates)
+    if tune.epsilon is not None:
+        _check_steps(plans[settings[0]], tune.epsilon, setting, error=error)
     trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates)
     tries = tune.private_score.tries if tune.private_score is not None else None
     on_start(_announced(trainings, len(settings), most, tries))
@@ -217,8 +219,28 @@ def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, leve
         if one.about == GRADIENTS and plan.gradients is not None:
             inside = plan.gradients.victims * plan.gradients.batch_size
             outside, what = max(OTHERS, inside), f"{plan.gradients.victims} victims and others beside them"
-        if one.baseline < one.limit and one.measure.partition("_")[0] not in ("guess", "fidelity", "singling"):
+        if one.limit <= one.baseline:
+            raise PlanError(
+                f"limits: {one.measure} of {one.attack} may be at most {one.limit:g}, which guessing reaches; no "
+                "number of records would do"
+            )
+        if one.measure.partition("_")[0] not in ("guess", "fidelity", "singling"):
             check_resolvable(one, inside, outside, level=level, models=models, what=what)
+
+
+def _check_steps(plan: Plan, limit: float, setting: Setting, *, error: float) -> None:
+    promise, watch = resolve_steps(plan, allow_code=setting.allow_code), plan.white_box
+    assert plan.training is not None
+    assert plan.data is not None
+    if promise is None or watch is None:
+        return  # the audit says so
+    recipe = resolve_recipe(
+        plan.training, resolve_architecture(plan, allow_code=setting.allow_code), round(0.5 * plan.data.pool)
+    )
+    each = recipe.lots.steps_per_epoch
+    steps = min(recipe.lots.epochs, -(-watch.steps // each)) * each
+    # The claims of an audit share half of its error, and [white_box] is one of two.
+    check_steps_resolvable(limit, promise, watch.canaries * steps, error=error / 4, delta=plan.judged_delta)
 
 
 def _trainings(plan: Plan, attacks: Sequence[Attack], *, looks: int, replicates: int) -> dict[str, int]:

@@ -1,5 +1,7 @@
 """One look: which probe decides, what a doubt, a blind probe or several models do to a verdict."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -19,9 +21,8 @@ def near(value: float, reach: float = 0.02) -> Estimate:
 
 
 def judged(found: dict[Asked, Figures], *, facts: Facts | None = None, blind: tuple[Asked, ...] = ()) -> Look:
-    sighted = {(one.attack, one.measure): SEES for one in found if one not in blind}
-    figures = {(one.attack, one.measure): figure for one, figure in found.items()}
-    return judge_setting(1.0, Stage.WALK, list(found), figures, sighted, facts or Facts(), level=0.9)
+    sighted = {one: SEES for one in found if one not in blind}
+    return judge_setting(1.0, Stage.WALK, list(found), found, sighted, facts or Facts(), level=0.9)
 
 
 def test_all_that_count_have_to_be_within() -> None:
@@ -59,11 +60,42 @@ def test_generators_alone_say_nothing_at_a_small_epsilon() -> None:
     assert judged({**found, CANARIES: steps}, facts=Facts(epsilon=8.0)).verdict is Status.WITHIN
 
 
-def test_what_could_not_be_attacked_here_decides_nothing() -> None:
-    look = judged({AUC: Figures((near(0.5),)), TPR: Figures((), reason="the generator collapsed")})
-    assert look.verdict is Status.WITHIN
-    assert "the generator collapsed" in look.probes[1].sentence
-    assert judged({TPR: Figures((), reason="the generator collapsed")}).verdict is Status.INCONCLUSIVE
+def test_a_limit_that_nothing_was_measured_for_is_not_kept() -> None:
+    """The generator of this setting collapsed: another probe of the same thing can settle its limit, no other."""
+    collapsed = Figures((), reason="the generator collapsed")
+    alike = judged({AUC: Figures((near(0.5),)), TPR: collapsed})
+    assert alike.verdict is Status.WITHIN
+    assert "the generator collapsed" in alike.probes[1].sentence
+    other = Asked("copies", "Copies", "similarity", 0.5, about="samples")
+    look = judged({AUC: Figures((near(0.5),)), other: collapsed})
+    assert look.verdict is Status.INCONCLUSIVE
+    assert "Nothing settles the limit of 0.5 here" in look.sentence
+    assert judged({TPR: collapsed}).verdict is Status.INCONCLUSIVE
+
+
+def test_a_strict_limit_is_not_settled_by_a_loose_one_nor_one_of_a_named_attack_by_another() -> None:
+    loose = replace(AUC, limit=0.9)
+    strict, named = replace(TPR, limit=0.58), replace(TPR, named=True)
+    within = Figures((near(0.52),))
+    assert judged({loose: within, strict: within}, blind=(strict,)).verdict is Status.INCONCLUSIVE
+    assert judged({AUC: within, named: within}, blind=(named,)).verdict is Status.INCONCLUSIVE
+    assert judged({AUC: within, TPR: within}, blind=(TPR,)).verdict is Status.WITHIN
+
+
+def test_two_limits_on_one_attack_are_two_probes() -> None:
+    tight, wide = replace(AUC, limit=0.57), replace(AUC, limit=0.7)
+    look = judged({tight: Figures((near(0.56),)), wide: Figures((near(0.56),))}, blind=(tight,))
+    assert [probe.counts for probe in look.probes] == [False, True]
+    assert look.verdict is Status.INCONCLUSIVE  # the tight one stays open
+    seen = judged({tight: Figures((near(0.56),)), wide: Figures((near(0.56),))})
+    assert seen.bound is not None
+    assert seen.bound.limit == 0.57
+
+
+def test_runs_that_are_all_nothing_have_not_shown_that_nothing_leaks() -> None:
+    nothing = Estimate(value=0.0, low=0.0, high=0.04, level=0.98, method="", n=100)
+    found = mean_over_runs([nothing] * 8, level=0.9)
+    assert found.high == pytest.approx(0.04 / np.sqrt(8))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class FakeTrainer:
         scores = self.rng.normal(size=len(included)) + shift * included
         found = metrics.auc(scores, included, level=level)
         return judge_setting(
-            value, stage, [PROBE], {("attack", "auc"): Figures((found,))}, {("attack", "auc"): CONTROL}, Facts(),
+            value, stage, [PROBE], {PROBE: Figures((found,))}, {PROBE: CONTROL}, Facts(),
             level=level,
         )  # fmt: skip
 
