@@ -54,22 +54,25 @@ def _measure(axes: Axes, tuning: Tuning, name: str) -> None:
             (probe.attack, probe.title) for look in tuning.looks for probe in look.probes if probe.measure == name
         )
     )
-    limits: dict[float, dict[str, None]] = {}
-    for one in (probe for look in tuning.looks for probe in look.probes if probe.measure == name):
-        limits.setdefault(one.limit, {})[one.title] = None
+    taken = [probe for look in tuning.looks for probe in look.probes if probe.measure == name]
+    limits = {probe.limit for probe in taken}
     for place, (attack, title) in enumerate(attacks):
         color = _COLORS[place % len(_COLORS)]
         points = [(look, probe) for look in tuning.looks if (probe := _of(look, attack, name)) is not None]
         walk = [(look.value, probe) for look, probe in points if look.stage is Stage.WALK]
+        if len(limits) > 1:
+            own = ", ".join(
+                wording.limit(limit, name) for limit in sorted({p.limit for p in taken if p.attack == attack})
+            )
+            title = f"{title} (limit {own})"
         shift = (place - (len(attacks) - 1) / 2) * 0.012
         _points(axes, walk, color=color, line=LINES[place % len(LINES)], title=title, shift=shift)
         final = [(look.value, probe) for look, probe in points if look.stage is Stage.FINAL]
         _points(axes, final, color=color, line="none", title=None, shift=shift + 0.03, hollow=True)
-    for limit, titles in sorted(limits.items()):
-        whose = f"{label(', '.join(titles), width=60)}: " if len(limits) > 1 else ""
+    for limit in sorted(limits):
         axes.axhline(limit, color=INK, linewidth=1.2, linestyle=(0, (5, 3)))
         axes.annotate(
-            f"{whose}limit {wording.limit(limit, name)}", (0.995, limit), xycoords=("axes fraction", "data"),
+            f"limit {wording.limit(limit, name)}", (0.995, limit), xycoords=("axes fraction", "data"),
             ha="right", va="bottom", fontsize=8.5, color=INK,
         )  # fmt: skip
     if name != EPSILON and measure(name).scale is Scale.SHARE:
