@@ -19,7 +19,7 @@ FILES = ("tuning.json", "tuning.html", "summary.md", "model.safetensors")
 
 
 def tune(
-    plan: Annotated[Path, typer.Argument(help="Plan of the tuning (TOML): an audit plan with [tune].")],
+    plan: Annotated[Path, typer.Argument(help="Plan of the tuning (TOML): an audit plan and a table named tune.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the page; tune-<plan name> by default.")] = None,
     data_dir: DataDir = None,
     work_dir: WorkDir = Path(".auditor"),
