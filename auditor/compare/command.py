@@ -18,7 +18,7 @@ EPILOG = (
 
 
 def compare(
-    plan: Annotated[Path, typer.Argument(help="Plan of the comparison (TOML): an audit plan with a list of schemes in place of one.")],
+    plan: Annotated[Path, typer.Argument(help="Plan of the comparison (TOML): an audit plan that lists schemes.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the page; compare-<plan name> by default.")
     ] = None,
