@@ -98,6 +98,7 @@ def test_a_plan_that_does_not_fit_is_refused(more: str, message: str) -> None:
         compare_plan(content(more))
 
 
+@pytest.mark.slow
 def test_steps_are_watched_where_they_can_be_tested(tmp_path: Path) -> None:
     more = (
         "[white_box]\ncanaries = 40\nsteps = 10\n"
@@ -158,6 +159,7 @@ def told(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows]
 
 
+@pytest.mark.slow
 def test_what_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schemes = '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 2\n'
     (tmp_path / "plan.toml").write_text(PLAN.replace("epochs = 60", "epochs = 2") + schemes)

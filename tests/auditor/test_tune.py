@@ -270,6 +270,7 @@ class StopError(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_step_resumes_to_the_same_trace(answered: tuple[Tuning, Path], tmp_path: Path) -> None:
     """Stop at every stage of training and after every look, each time a little further, until it goes through."""
     come_to: set[str] = set()
@@ -303,6 +304,7 @@ def test_a_second_run_trains_nothing_and_says_the_same(answered: tuple[Tuning, P
     assert sorted(path.name for path in (folder / "work" / "models").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_models_of_a_statement_about_the_scheme_are_the_unit(tmp_path: Path) -> None:
     about = '[tune]\nknob = "noise_multiplier"\nsettings = [8]\nabout = "scheme"\n'
     found = tuned(content(about), tmp_path)
