@@ -149,21 +149,30 @@ def load_plan(path: Path) -> Plan:
         PlanError: If the file cannot be read, is not TOML, or a key or value does not fit; names the key, the value and
             the nearest known key.
     """
+    return parse_table(read_table(path))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Return the content of a plan's file, of whatever kind of plan; raises `PlanError` if it cannot be read."""
     try:
         text = path.read_text()
     except OSError as error:
         raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise PlanError(f"plan {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    return parse_plan(text)
+    return _table(text)
+
+
+def _table(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PlanError(f"the plan is not TOML: {error}") from error
 
 
 def parse_plan(text: str) -> Plan:
     """Read a plan from TOML text; see `load_plan`."""
-    try:
-        return parse_table(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"the plan is not TOML: {error}") from error
+    return parse_table(_table(text))
 
 
 def parse_table(table: dict[str, Any]) -> Plan:

@@ -1,12 +1,11 @@
 """The record of several schemes and budgets on one data set: claimed, proved and shown side by side, and the cost."""
 
 import enum
-import json
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from reports.errors import ReportError
+from reports.document import Document
 from reports.estimate import Estimate, Strict
 from reports.record import Epsilons, Finding, Status
 
@@ -55,8 +54,10 @@ class ComparedRun(Strict):
         return self.label if self.value is None else f"{self.label}, {_words(self.varied)} {self.value:g}"
 
 
-class Comparison(Strict):
+class Comparison(Document):
     """Several runs on the same records."""
+
+    given_by: ClassVar[str] = "comparison.json of `auditor compare`"
 
     version: str = COMPARISON_VERSION
     title: str
@@ -76,21 +77,6 @@ class Comparison(Strict):
     def contradictions(self) -> list[tuple[ComparedRun, Finding]]:
         """What is claimed or proved and was contradicted."""
         return [(run, found) for run in self.runs for found in run.findings if found.status is Status.VIOLATED]
-
-    def to_json(self) -> str:
-        """Return the record as JSON text: sorted keys, two spaces, a final newline, no NaN."""
-        plain = json.loads(self.model_dump_json())
-        return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Comparison":
-        """Read a record back; raises `reports.errors.ReportError` for one that is malformed."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise ReportError(f"{place}: {first['msg']}; give a comparison.json of `auditor compare`") from None
 
 
 class Place(enum.StrEnum):

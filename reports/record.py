@@ -7,10 +7,11 @@ value carries its reason, and infinities are written as the strings "Infinity" a
 import enum
 import itertools
 import json
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from reports.document import Document
 from reports.errors import ReportError
 from reports.estimate import Estimate as Estimate
 from reports.estimate import Strict as Strict
@@ -272,12 +273,14 @@ class GalleryItem(Strict):
     similarity_holdout: float | None = None
 
 
-class Report(Strict):
+class Report(Document):
     """One audit, whole.
 
     `verdict` is the worst finding that counts; `headline` is its one sentence with numbers. `blind_spots` says what
     this audit does not show.
     """
+
+    given_by: ClassVar[str] = "report.json of `auditor audit`"
 
     schema_version: str = SCHEMA_VERSION
     subject: Subject
@@ -291,20 +294,13 @@ class Report(Strict):
     timing: Timing
     gallery: list[GalleryItem] = []
 
-    def to_json(self) -> str:
-        """Return the record as JSON text: sorted keys, two spaces, a final newline, no NaN."""
-        plain = json.loads(self.model_dump_json())  # infinities become strings on this way only
-        return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-
     @classmethod
     def from_json(cls, text: str | bytes) -> "Report":
         """Read a record back; raises `reports.errors.ReportError` for another schema version or a malformed record."""
         try:
             found = json.loads(text)
         except ValueError as error:
-            raise ReportError(
-                f"not a report: the text is not JSON ({error}); give a report.json of `auditor audit`"
-            ) from None
+            raise ReportError(f"not a report: the text is not JSON ({error}); give a {cls.given_by}") from None
         version = found.get("schema_version") if isinstance(found, dict) else None
         if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise ReportError(

@@ -1,12 +1,11 @@
 """The record of a tuning: every setting that was looked at, by which probe it was decided, and what came of it."""
 
 import enum
-import json
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from reports.errors import ReportError
+from reports.document import Document
 from reports.estimate import Estimate, Strict
 from reports.exit_codes import ExitCode
 from reports.record import Status
@@ -135,8 +134,10 @@ class Selection(Strict):
     reason: str | None = None
 
 
-class Tuning(Strict):
+class Tuning(Document):
     """A tuning: the settings, the strongest noise first, and the looks in the order in which they were taken."""
+
+    given_by: ClassVar[str] = "tuning.json of `auditor tune`"
 
     version: str = TUNING_VERSION
     title: str
@@ -185,18 +186,3 @@ class Tuning(Strict):
     def exit_code(self) -> ExitCode:
         """What the command ends with."""
         return EXIT_CODES[self.outcome]
-
-    def to_json(self) -> str:
-        """Return the record as JSON text: sorted keys, two spaces, a final newline, no NaN."""
-        plain = json.loads(self.model_dump_json())
-        return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Tuning":
-        """Read a record back; raises `reports.errors.ReportError` for one that is malformed."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise ReportError(f"{place}: {first['msg']}; give a tuning.json of `auditor tune`") from None

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from auditor.plan import Plan, parse_table
+from auditor.plan import Plan, parse_table, read_table
 from auditor.plan_parts import Part, PriorAware, WhiteBox
 from defenses.errors import PlanError
 
@@ -82,17 +81,7 @@ def load_compare_plan(path: Path) -> ComparePlan:
     Raises:
         PlanError: If the file cannot be read, is not TOML, or a key or value does not fit.
     """
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"plan {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"the plan is not TOML: {error}") from error
-    return compare_plan(content)
+    return compare_plan(read_table(path))
 
 
 def compare_plan(content: dict[str, Any]) -> ComparePlan:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,7 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from auditor.plan import Plan, parse_table, table_error
+from auditor.plan import Plan, parse_table, read_table, table_error
 from auditor.plan_parts import Part
 from auditor.resolve import parameter_types, resolve_defense
 from defenses.errors import PlanError
@@ -119,15 +118,7 @@ def load_tune_plan(path: Path) -> TunePlan:
     Raises:
         PlanError: If the file cannot be read, is not TOML, or a key or value does not fit.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"plan {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"the plan is not TOML: {error}") from error
-    return tune_plan(content)
+    return tune_plan(read_table(path))
 
 
 def tune_plan(content: dict[str, Any]) -> TunePlan:

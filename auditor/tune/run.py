@@ -101,20 +101,7 @@ def run_tuning(
         minimum_accuracy=tune.minimum_accuracy,
         on_look=on_look,
     )
-    blind: str | None = None
-    selection: Selection | None = None
-    confidence, floor = first.confidence, tune.minimum_accuracy
-    try:
-        if tune.mode == SELECTION:
-            selection = priced(select(plan, plans, settings, setting), plan, plans, settings[-1], setting)
-            place = settings.index(selection.value)
-            found = Found(Outcome.UNDECIDED, None, ())
-            if selection.passes:
-                found = confirm(settings, place, eyes.look, confidence=confidence, minimum_accuracy=floor)
-        else:
-            found = search(settings, eyes.look, mode=tune.mode, confidence=confidence, minimum_accuracy=floor)
-    except BlindError as stop:
-        blind, found = str(stop), Found(Outcome.BLIND, None, ())
+    found, selection, blind = _searched(plan, plans, settings, eyes)
     assert first.model is not None
     record = Tuning(
         title=plan.title,
@@ -156,6 +143,25 @@ def run_tuning(
             "price": price_of_release(first, record, eyes.events),
         }
     )
+
+
+def _searched(
+    plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...], eyes: Eyes
+) -> tuple[Found, Selection | None, str | None]:
+    """Return what the search came to, the private selection if it was one, and why there was no walk if so."""
+    confidence, floor = plans[settings[0]].confidence, plan.tune.minimum_accuracy
+    selection: Selection | None = None
+    try:
+        if plan.tune.mode != SELECTION:
+            found = search(settings, eyes.look, mode=plan.tune.mode, confidence=confidence, minimum_accuracy=floor)
+            return found, None, None
+        selection = priced(select(plan, plans, settings, eyes.setting), plan, plans, settings[-1], eyes.setting)
+        if not selection.passes:
+            return Found(Outcome.UNDECIDED, None, ()), selection, None
+        place = settings.index(selection.value)
+        return confirm(settings, place, eyes.look, confidence=confidence, minimum_accuracy=floor), selection, None
+    except BlindError as stop:
+        return Found(Outcome.BLIND, None, ()), selection, str(stop)
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:
