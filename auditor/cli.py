@@ -9,7 +9,7 @@ import typer
 from auditor.compare import command as comparing
 from auditor.debug_dp.command import EPILOG, debug_dp
 from auditor.guarded import Debug, Quiet, guarded
-from auditor.options import AllowCode, DataDir, Device, WorkDir
+from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 from auditor.reproduce import command as reproducing
 from auditor.tune import command as tuning
 
@@ -41,6 +41,7 @@ def audit(
         bool,
         typer.Option("--include-records", help="Show private records beside their reconstructions in the report."),
     ] = False,
+    max_memory: MaxMemory = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -63,6 +64,7 @@ def audit(
             device,
             allow_code=allow_code,
             include_records=include_records,
+            max_memory=max_memory,
             quiet=quiet,
         )
     raise typer.Exit(code)
@@ -242,10 +244,12 @@ def _run(
     allow_code: bool,
     quiet: bool,
     include_records: bool = False,
+    max_memory: str | None = None,
 ) -> int:
     """Run one plan, write its files, say what was found; returns the exit code."""
     from auditor.audit import run_audit
     from auditor.display import shown_progress
+    from auditor.memory import budget_of
     from auditor.output import write_audit
     from auditor.plan import Plan
     from auditor.setting import Setting
@@ -262,6 +266,7 @@ def _run(
             allow_code=allow_code,
             include_records=include_records,
             on_progress=on_progress,
+            max_memory=budget_of(max_memory),
         )
         found = run_audit(plan, setting)
     page = write_audit(found, folder)

@@ -16,3 +16,9 @@ DataDir = Annotated[
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let the plan name package.module:factory, which runs that code.")
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory", help="Most memory that reading a file may take, such as 8G; by default half of the machine's."
+    ),
+]

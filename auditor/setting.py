@@ -1,10 +1,11 @@
 """What a run is given beside its plan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from auditor.memory import default_budget
 from auditor.plan import Plan
 from auditor.workplace import Workplace
 from defenses.errors import PlanError
@@ -48,6 +49,7 @@ class Setting:
         include_records: Whether the report may show private records.
         on_progress: Called while it works.
         draw: Which of several runs of the plan this is; None where there is one.
+        max_memory: Bytes that reading a file may take.
     """
 
     workplace: Workplace
@@ -58,6 +60,7 @@ class Setting:
     include_records: bool = False
     on_progress: OnProgress = silent
     draw: Draw | None = None
+    max_memory: int = field(default_factory=default_budget)
 
     def roots(self, plan: Plan) -> list[int]:
         """Return the root of coins, seed and noise of each run of the draw: secret, unless the plan gives a seed."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.guarded import Debug, Quiet, guarded
-from auditor.options import AllowCode, DataDir, Device, WorkDir
+from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 
 if TYPE_CHECKING:
     from reports.comparison import ComparedRun
@@ -26,6 +26,7 @@ def compare(
     work_dir: WorkDir = Path(".auditor"),
     device: Device = "auto",
     allow_code: AllowCode = False,
+    max_memory: MaxMemory = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -34,6 +35,7 @@ def compare(
         from auditor.compare.plan import load_compare_plan
         from auditor.compare.run import run_comparison
         from auditor.display import shown_progress
+        from auditor.memory import budget_of
         from auditor.setting import Setting
         from auditor.workplace import Workplace, write_whole
         from reports.comparison import Place, place_of
@@ -56,6 +58,7 @@ def compare(
                 device=device,
                 allow_code=allow_code,
                 on_progress=on_progress,
+                max_memory=budget_of(max_memory),
             )
             found = run_comparison(chosen, setting, folder, on_run=said)
         write_whole(folder / "summary.md", comparison_markdown(found))

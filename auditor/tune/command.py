@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.guarded import Debug, Quiet, guarded
-from auditor.options import AllowCode, DataDir, Device, WorkDir
+from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 
 if TYPE_CHECKING:
     from reports.tuning import Look
@@ -25,12 +25,14 @@ def tune(
     work_dir: WorkDir = Path(".auditor"),
     device: Device = "auto",
     allow_code: AllowCode = False,
+    max_memory: MaxMemory = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Find the least noise at which what attacks find stays under its limits, and say what that does not cover."""
     with guarded(debug=debug):
         from auditor.display import shown_progress
+        from auditor.memory import budget_of
         from auditor.setting import Setting
         from auditor.tune.plan import load_tune_plan
         from auditor.tune.run import run_tuning
@@ -59,6 +61,7 @@ def tune(
                 device=device,
                 allow_code=allow_code,
                 on_progress=on_progress,
+                max_memory=budget_of(max_memory),
             )
             found = run_tuning(chosen, setting, folder, on_start=started, on_look=looked)
         write_whole(folder / "summary.md", tuning_markdown(found))
