@@ -139,7 +139,11 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
             implied,
             _gallery(ran, subject, plan, setting),
         ),
-        Timing(started=started.isoformat(timespec="seconds"), seconds=seconds),
+        Timing(
+            started=started.isoformat(timespec="seconds"),
+            seconds=seconds,
+            reused=_reused(subject, [*evidence, *again]),
+        ),
     )
     key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
     mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
@@ -156,6 +160,12 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
         unprotected=accuracy(subject.control[0], setting, plan.confidence) if subject.control else None,
         model=subject.target.model if Capability.WEIGHTS in closure(subject.target.access) else None,
     )
+
+
+def _reused(subject: Subject, evidence: Sequence[Evidence]) -> dict[str, int]:
+    """Return how much of an audit an earlier run had kept."""
+    counts = {"models": subject.store.loaded, "attacks": sum(entry.reused for entry in evidence)}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _build(plan: Plan, setting: Setting) -> Subject:
@@ -190,7 +200,7 @@ def _attack(
     attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], plan: Plan, setting: Setting
 ) -> list[Evidence]:
     """Run attacks on a subject; their randomness derives from data, model and plan, so it cannot be drawn again."""
-    found, kept = [], KeptClaims(setting.workplace.folder / "claims")
+    found, kept = [], KeptClaims(setting.workplace.kept("claims"))
     for attack, required in attacks:
         question = chosen(attack, questions)
         digests = (question.target.digest, question.target.candidates.digest)

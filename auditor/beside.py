@@ -1,6 +1,10 @@
 """What else an audit attacks, beside the trained model: made of the same records, under the same scheme."""
 
+import hashlib
+import json
 from dataclasses import replace
+
+import torch
 
 from attacks.shadows import ShadowSource
 from auditor.generated import generated
@@ -9,6 +13,7 @@ from auditor.released import release
 from auditor.setting import Setting
 from auditor.subject import Question, Subject
 from auditor.transcripts import drawn_transcript, protected, transcript
+from defenses.code_digest import digest_of_training
 from defenses.gradients import GradientRule
 from defenses.randomness import stream
 from defenses.records import Records
@@ -35,7 +40,8 @@ def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     if plan.gradients is None:
         return subject
     rule = _rule(subject)
-    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=setting.root(plan))
+    content = _content(subject, plan.gradients, rule, setting.place)
+    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=setting.root(plan, content))
     shown = drawn_transcript(subject.questions[0], plan.gradients, rule, setting)
     control: tuple[Question, ...] = ()
     if plan.control.enabled and protected(plan.gradients, rule):
@@ -53,9 +59,7 @@ def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
 def _with_generator(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     if plan.generator is None:
         return subject
-    question, missing = generated(
-        subject.questions[0], plan.generator, subject.defense, plan, setting, seed=setting.root(plan)
-    )
+    question, missing = generated(subject.questions[0], plan.generator, subject.defense, plan, setting)
     control: list[Question] = []
     if subject.control and not isinstance(subject.defense, NoDefense):
         leaky, _ = generated(subject.control[0], plan.generator, NoDefense(), plan, setting, seed=0)
@@ -72,8 +76,9 @@ def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     """Let what a scheme releases beside its model be attacked, and the same without noise as its control."""
     question = subject.questions[0]
     candidates, defense = question.target.candidates, subject.defense
-    rng = stream(setting.root(plan), "released")
-    rows = defense.released(subject.facts, candidates, rng)
+    if subject.root is None:
+        return subject  # what was trained elsewhere released its rows there
+    rows = defense.released(subject.facts, candidates, stream(subject.root, "released"))
     if rows is None:
         return subject
     control: list[Question] = []
@@ -85,6 +90,13 @@ def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
         bare = plain.released(facts, candidates, own)
         control = [] if bare is None else [_release(other, bare)]
     return replace(subject, beside=(*subject.beside, _release(question, rows)), control=(*subject.control, *control))
+
+
+def _content(subject: Subject, *made_of: object) -> str:
+    """Return SHA-256 (hex) of what something made beside the model depends on, beside its own randomness."""
+    target = subject.target
+    about = [target.digest, target.candidates.digest, digest_of_training(), torch.__version__, *map(repr, made_of)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _release(question: Question, rows: Records) -> Question:

@@ -47,6 +47,7 @@ class Evidence:
         claim: What it said, if it ran.
         seconds: Wall-clock time.
         joined: What claims other than membership scores say once they are compared with the truth.
+        reused: Whether the claim was kept by an earlier run.
     """
 
     attack: Attack
@@ -57,6 +58,7 @@ class Evidence:
     claim: Claim | None = None
     seconds: float = 0.0
     joined: Joined | None = None
+    reused: bool = False
 
     @property
     def included(self) -> BoolArray:
@@ -148,7 +150,7 @@ def gather(
     if isinstance(claim, MembershipScores) and len(claim.scores) != len(question.included):
         reason = f"it returned {len(claim.scores)} scores for {len(question.included)} candidates"
         return outcome(AttackStatus.FAILED, reason)
-    return replace(outcome(AttackStatus.RAN, claim=claim), joined=joined)
+    return replace(outcome(AttackStatus.RAN, claim=claim), joined=joined, reused=there is not None)
 
 
 def chosen(attack: Attack, questions: Sequence[Question]) -> Question:

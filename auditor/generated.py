@@ -15,7 +15,6 @@ from auditor.plan_parts import Generator
 from auditor.released import release
 from auditor.setting import Setting
 from auditor.subject import Question
-from auditor.workplace import write_private
 from defenses.accounting import price
 from defenses.code_digest import digest_of_folders, digest_of_training
 from defenses.defense import Defense, History
@@ -27,7 +26,7 @@ SAMPLES = "samples of a DCGAN that was trained on the same records"
 
 
 def generated(
-    question: Question, entry: Generator, defense: Defense, plan: Plan, setting: Setting, *, seed: int
+    question: Question, entry: Generator, defense: Defense, plan: Plan, setting: Setting, *, seed: int | None = None
 ) -> tuple[Question | None, tuple[str, ...]]:
     """Train a DCGAN on the members under a scheme, and ask whose records its samples hold.
 
@@ -37,7 +36,7 @@ def generated(
         defense: The scheme; its gradient rule protects the discriminator.
         plan: For delta.
         setting: Where to train, and what was trained already.
-        seed: Root of all randomness.
+        seed: Root of all randomness; None for the secret one of this very generator, or the plan's.
 
     Returns:
         The question, or None where the generator collapsed; and remarks on what it does not show.
@@ -53,8 +52,10 @@ def generated(
     nominal = round(0.5 * len(records))
     lots = training.lots(nominal)
     rule = defense.gradient(lots)
-    kept = setting.workplace.folder / "generators" / f"{_key(members, training, defense, entry, seed, setting)}.npz"
-    found = _read(kept)
+    content = _content(members, training, defense, entry, setting)
+    seed = setting.root(plan, content) if seed is None else seed
+    kept, name = setting.workplace.kept("generators"), f"{_key(content, seed)}.generator"
+    found = _read(kept.read(name))
     if found is None:
         try:
             gan = training.run(
@@ -73,7 +74,7 @@ def generated(
         rng = stream(seed, "samples")
         y = rng.integers(records.classes, size=entry.samples)
         found = gan.sample(entry.samples, rng, y=y), y, gan.collapsed or ""
-        _write(kept, *found)
+        kept.write(_written(*found), name)
     x, y, collapsed = found
     if collapsed:
         return None, (f"The generator that was trained beside the model collapsed and was not attacked: {collapsed}.",)
@@ -84,28 +85,27 @@ def generated(
     return Question(replace(target, guarantee=proved), question.included, SAMPLES), (twice,)
 
 
-def _key(
-    members: Records, training: DcganTraining, defense: Defense, entry: Generator, seed: int, setting: Setting
-) -> str:
+def _content(members: Records, training: DcganTraining, defense: Defense, entry: Generator, setting: Setting) -> str:
+    """Return SHA-256 (hex) of everything that the samples depend on, beside the seed."""
     import attacks.reconstruction as folder
 
-    about = [members.digest, repr(training), repr(defense), entry.samples, seed, setting.place, torch.__version__]
+    about = [members.digest, repr(training), repr(defense), entry.samples, setting.place, torch.__version__]
     code = [digest_of_training(), digest_of_folders(Path(folder.__path__[0]))]
-    return hashlib.sha256(json.dumps([*about, *code]).encode()).hexdigest()[:40]
+    return hashlib.sha256(json.dumps([*about, *code]).encode()).hexdigest()
 
 
-def _read(path: Path) -> tuple[FloatArray, IntArray, str] | None:
-    if not path.exists():
+def _key(content: str, seed: int) -> str:
+    return hashlib.sha256(f"{content} {seed}".encode()).hexdigest()[:40]
+
+
+def _read(content: bytes | None) -> tuple[FloatArray, IntArray, str] | None:
+    if content is None:
         return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["x"], file["y"], str(file["collapsed"])
-    except (ValueError, KeyError, OSError):
-        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return file["x"], file["y"], str(file["collapsed"])
 
 
-def _write(path: Path, x: FloatArray, y: IntArray, collapsed: str) -> None:
-    path.parent.mkdir(exist_ok=True, parents=True, mode=0o700)
+def _written(x: FloatArray, y: IntArray, collapsed: str) -> bytes:
     content = io.BytesIO()
     np.savez(content, x=x, y=y, collapsed=np.array(collapsed))
-    write_private(path, content.getvalue())
+    return content.getvalue()

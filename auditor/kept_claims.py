@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,8 @@ from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicate
 from attacks.threat_model import Target
 from auditor.resolve import parameters_of
 from auditor.subject import Question
-from auditor.workplace import write_private
 from defenses.code_digest import digest_of_folders, digest_of_training
-
-logger = logging.getLogger(__name__)
+from defenses.storage import Storage
 
 _KEPT: Mapping[str, type[Claim]] = {
     kind.__name__: kind for kind in (MembershipScores, Reconstructions, Guesses, Predicates)
@@ -30,16 +27,17 @@ _KEPT: Mapping[str, type[Claim]] = {
 
 @dataclass(frozen=True)
 class KeptClaims:
-    """A private folder of claims, by everything that they depend on.
+    """Claims by everything that they depend on.
 
-    A claim is an attacker's guess, so it is kept as carefully as the scores are. Copies of a model are not kept: they
+    A claim is an attacker's guess, so it is kept as carefully as the scores are: in private, and only what this user
+    sealed is found, because whoever can put scores there could decide the verdict. Copies of a model are not kept: they
     are networks.
 
     Attributes:
-        folder: Made when the first claim is kept.
+        storage: Where they are kept.
     """
 
-    folder: Path
+    storage: Storage
 
     def key(self, attack: Attack, question: Question, *names: str, device: str) -> str:
         """Return the name of a claim: a digest of attack, target, records, code and versions."""
@@ -65,30 +63,25 @@ class KeptClaims:
         return [target.digest, repr(sent), *(None if one is None else [one.digest, repr(one.kind)] for one in sets)]
 
     def find(self, key: str) -> tuple[Claim, float] | None:
-        """Return a claim and the seconds that it took, or None if it is not there or cannot be read."""
-        path = self.folder / f"{key}.npz"
-        if not path.exists():
+        """Return a claim and the seconds that it took, or None if there is none that this user kept."""
+        content = self.storage.read(f"{key}.claim")
+        if content is None:
             return None
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                fields: dict[str, Any] = {name: file[name] for name in file.files if name != "about"}
-            fields |= {name: value for name, value in about["plain"].items() if name != "notes"}
-            claim = _KEPT[about["kind"]](**fields, notes=tuple(about["plain"]["notes"]))
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            logger.debug("kept claim %s cannot be read, so the attack runs again: %s", path.name, error)
-            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            fields: dict[str, Any] = {name: file[name] for name in file.files if name != "about"}
+        fields |= {name: value for name, value in about["plain"].items() if name != "notes"}
+        claim = _KEPT[about["kind"]](**fields, notes=tuple(about["plain"]["notes"]))
         return claim, float(about["seconds"])
 
     def keep(self, key: str, claim: Claim, seconds: float) -> None:
         """Keep a claim, if it is of a kind that can be."""
         if type(claim).__name__ not in _KEPT:
             return
-        self.folder.mkdir(exist_ok=True, parents=True, mode=0o700)
         values = vars(claim)
         arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         plain = {name: value for name, value in values.items() if name not in arrays}
         about = json.dumps({"kind": type(claim).__name__, "plain": plain, "seconds": seconds})
         content = io.BytesIO()
         np.savez(content, about=np.array(about), **arrays)
-        write_private(self.folder / f"{key}.npz", content.getvalue())
+        self.storage.write(content.getvalue(), f"{key}.claim")

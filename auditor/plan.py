@@ -131,6 +131,12 @@ class Plan(Part):
         return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
     @property
+    def recipe_digest(self) -> str:
+        """SHA-256 (hex) of network, recipe and scheme, without the data."""
+        about = self.model_dump(mode="json", include={"model", "training", "scheme", "delta"})
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of the plan's content; comments and order of keys do not matter."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ import torch
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target, closure
 from auditor import curves, metrics
+from auditor.attempts import LOST, Attempt, count_attempt, subject_of
 from auditor.blind_spots import blind_spots
 from auditor.bound_types import EpsilonBound
 from auditor.claims import Measures, Shown, of_the_model
@@ -94,6 +95,9 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
     Returns:
         The record; its verdict is the worst finding that counts.
     """
+    target = subject.target
+    run = f"{plan.seed} {target.digest} {target.candidates.digest}"
+    attempt = count_attempt(setting.workplace, subject_of(plan, target), run)
     order = list(Status)
     counting = [finding.status for finding in outcome.findings if finding.counts]
     return Report(
@@ -104,8 +108,8 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         attacks=[_result(entry, outcome, setting, subject) for entry in outcome.evidence],
         epsilons=_epsilons(subject, outcome.shown, outcome.implied),
         blind_spots=blind_spots(plan, subject, outcome.evidence),
-        provenance=_provenance(plan, subject, setting),
-        timing=timing,
+        provenance=_provenance(plan, subject, setting, attempt),
+        timing=timing.model_copy(update={"attempts_since": attempt.since}),
         gallery=list(outcome.gallery),
     )
 
@@ -270,12 +274,12 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
 
 
-def _provenance(plan: Plan, subject: Subject, setting: Setting) -> Provenance:
-    subject_key = hashlib.sha256(f"{plan.subject_digest} {subject.target.candidates.digest}".encode()).hexdigest()
+def _provenance(plan: Plan, subject: Subject, setting: Setting, attempt: Attempt) -> Provenance:
     return Provenance(
         plan=_without_paths(plan.model_dump(mode="json")),
         plan_digest=plan.digest,
-        attempt=setting.workplace.attempt(subject_key, f"{plan.seed} {subject.target.digest}"),
+        attempt=attempt.number,
+        attempt_note=LOST if attempt.lost else None,
         seed_commitment=subject.seed_commitment,
         device=device_name(setting.place),
         settings=_settings(subject, setting),

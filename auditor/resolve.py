@@ -32,14 +32,12 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
     if plan.model is None:
         raise PlanError("key 'model' is missing: say what network it is")
     name = plan.model.architecture
-    if ":" in name and not allow_code:
-        raise PlanError(f"architecture {name!r} would run code of that package; give --allow-code if you trust it")
     if ":" not in name and name not in NAMES:
         raise PlanError(
             f"architecture {name!r} is unknown, {nearest(name, list(NAMES))}; or give package.module:factory"
         )
-    find_factory(name)
-    return Architecture(name, plan.model.options)
+    find_factory(name, allow_code=allow_code)
+    return Architecture(name, plan.model.options, allow_code=allow_code)
 
 
 def resolve_generator(name: str, *, allow_code: bool) -> Callable[..., Any]:

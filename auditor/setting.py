@@ -62,16 +62,22 @@ class Setting:
     draw: Draw | None = None
     max_memory: int = field(default_factory=default_budget)
 
-    def roots(self, plan: Plan) -> list[int]:
-        """Return the root of coins, seed and noise of each run of the draw: secret, unless the plan gives a seed."""
-        root = plan.seed if plan.seed is not None else self.workplace.secret_seed(plan.subject_digest)
+    def root(self, plan: Plan, content: str) -> int:
+        """Return the root of coins, sampling and noise: secret, unless the plan gives a seed.
+
+        Args:
+            plan: What is audited.
+            content: Digest of everything that what is made depends on, beside this randomness. Two outputs that could
+                differ in anything else never share a secret root: their difference would have no noise.
+        """
+        return plan.seed if plan.seed is not None else self.workplace.secret_seed(content)
+
+    def roots(self, plan: Plan, content: str) -> list[int]:
+        """Return the root of each run of the draw; see `root`."""
+        root = self.root(plan, content)
         if self.draw is None:
             return [root]
         return [derive(root, "draw", self.draw.name, index) for index in range(self.draw.count)]
-
-    def root(self, plan: Plan) -> int:
-        """Return the root of this very run; see `roots`."""
-        return self.roots(plan)[0 if self.draw is None else self.draw.index]
 
     @property
     def names(self) -> tuple[str, ...]:

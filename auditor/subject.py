@@ -52,6 +52,7 @@ class Subject:
         missing: What was to be attacked and could not be, one sentence each.
         facts: What the preparation of the target's records made public, by name.
         event: What the training did to the data, as accountants know it; None where that is not known.
+        root: Root of the training's coins, sampling and noise; None where it was trained elsewhere.
     """
 
     target: Target
@@ -70,6 +71,7 @@ class Subject:
     missing: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     event: Any = None
+    root: int | None = field(default=None, repr=False)
 
     @property
     def questions(self) -> tuple[Question, ...]:

@@ -1,5 +1,7 @@
 """A target that the audit trains itself: each candidate in or out by a fair coin, so that one run yields a bound."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from auditor.implied import check_watches
 from auditor.plan import Plan
 from auditor.plan_parts import Data
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
-from auditor.setting import Setting
+from auditor.setting import Draw, Setting
 from auditor.slices import check_slices
 from auditor.sources import load_source
 from auditor.subject import Subject, module_digest
@@ -21,7 +23,11 @@ from defenses.errors import PlanError
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.randomness import derive, stream
 from defenses.records import Inclusion, Records, Split
-from defenses.training import Job
+from defenses.store import ModelStore, digest_of_job
+from defenses.training import Job, resolve_device
+
+COIN = 0.5
+"""Chance with which a record of the pool is included."""
 
 
 def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
@@ -43,11 +49,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     defense = resolve_defense(plan)
     pool, outside = candidates_of(data, setting)
     check_slices(plan.slices, pool)
-    roots = setting.roots(plan)
-    splits = [_split(pool, len(outside), stream(root, "coins"), defense.neighboring) for root in roots]
-    mine = roots.index(setting.root(plan))
-    root, split = roots[mine], splits[mine]
-    recipe = resolve_recipe(plan.training, architecture, round(split.probability * len(pool)))
+    recipe = resolve_recipe(plan.training, architecture, round(COIN * len(pool)))
     try:
         defense.gradient(recipe.lots)  # a scheme that cannot be calibrated for this run says so now
     except ValueError as error:
@@ -59,6 +61,11 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         raise PlanError(str(error)) from error
     if plan.white_box is not None or plan.prior_aware is not None:
         check_watches(plan, job)  # a scheme whose steps cannot be tested says so before anything is trained
+    content = content_of_training(job, store, setting)
+    roots = setting.roots(plan, content)
+    splits = [_split(pool, len(outside), stream(root, "coins"), defense.neighboring) for root in roots]
+    mine = 0 if setting.draw is None else setting.draw.index
+    root, split = roots[mine], splits[mine]
     ensemble = store.train(
         job,
         np.stack([one.included for one in splits]),
@@ -86,7 +93,7 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
     control, reason = positive_control(plan, target, setting)
     commitment = "none: the seed is given in the plan"
     if plan.seed is None:
-        commitment = setting.workplace.commitment(plan.subject_digest, root)
+        commitment = setting.workplace.commitment(content, root)
     return Subject(
         target=target,
         split=split,
@@ -100,7 +107,26 @@ def trained_subject(plan: Plan, data: Data, setting: Setting) -> Subject:
         seed_commitment=commitment,
         facts=history.facts,
         event=defense.event(history),
+        root=root,
     )
+
+
+def content_of_training(job: Job, store: ModelStore, setting: Setting) -> str:
+    """Return SHA-256 (hex) of everything that the released weights depend on, beside coins, sampling and noise.
+
+    Data, recipe, scheme, code, torch, kind of device, and the stack that the models are trained in: whatever changes a
+    model's key in the store changes this digest, and with it the secret root (`Setting.root`). Nothing else does.
+
+    Args:
+        job: What is trained.
+        store: Where; it knows how many models make a stack.
+        setting: Device, and which of several runs this is.
+    """
+    place = resolve_device(setting.device)
+    draw = setting.draw or Draw("the target")
+    width = store.layout(job, draw.count, place).width
+    about = [digest_of_job(job, place.type), draw.name, draw.count, min(width, draw.count), COIN]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def candidates_of(data: Data, setting: Setting) -> tuple[Records, Records]:
@@ -118,7 +144,7 @@ def _split(pool: Records, outside: int, rng: np.random.Generator, neighboring: N
     if neighboring is Neighboring.REPLACE_ONE:
         included, pair = pool.swaps(rng)
     else:
-        included = pool.coins(rng, 0.5)
+        included = pool.coins(rng, COIN)
     return Split(
         canary=np.arange(len(pool)),
         included=included,

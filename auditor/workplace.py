@@ -1,93 +1,95 @@
-"""The folder an audit works in: trained models, secrets that stay out of reports, and the list of attempts."""
+"""The folder an audit works in: trained models, claims, and secrets that stay out of reports."""
 
 import hashlib
-import json
-import os
+import logging
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from defenses.errors import PlanError
+from filelock import FileLock
+
+from defenses.authentication import Authenticator, user_authenticator
+from defenses.private_files import private_folder, write_private
+from defenses.storage import Folder
 from defenses.store import ModelStore
+
+__all__ = ["Workplace", "write_private", "write_whole"]
+
+logger = logging.getLogger(__name__)
+
+SECRETS = "secrets"
 
 
 @dataclass(frozen=True)
 class Workplace:
     """A private folder (mode 0700) that makes a run resumable and keeps its secrets.
 
+    Everything in it is sealed with this user's key (`defenses.authentication`). What somebody else put there is not
+    found, and is made again.
+
     Attributes:
         folder: Where everything is kept.
+
+    Raises:
+        PlanError: If others than this user own, read or change the folder.
     """
 
     folder: Path
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.folder)
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """What seals everything that is kept here."""
+        return user_authenticator()
 
     def store(self) -> ModelStore:
         """Return the store of trained models."""
-        return ModelStore(self.folder / "models")
+        return ModelStore(self.folder / "models", authenticator=self.authenticator)
 
-    def record_key(self) -> bytes:
-        """Return the key of the record hashes in reports; who has it can find a record again, who has not cannot."""
-        return bytes.fromhex(self._secret("record-key"))
-
-    def secret_seed(self, subject: str) -> int:
-        """Return the secret seed of a subject: drawn once from the system's entropy, kept for resuming."""
-        return int(self._secret(f"seed-{subject[:16]}"), 16)
-
-    def commitment(self, subject: str, seed: int) -> str:
-        """Return a salted SHA-256 of a seed: it can be opened later, and tells nothing now."""
-        salt = self._secret(f"salt-{subject[:16]}")
-        return hashlib.sha256(f"{salt}:{seed}".encode()).hexdigest()
-
-    def attempt(self, subject: str, run: str) -> int:
-        """Record a run about a subject and return its number from 1; the same run again keeps its number.
+    def kept(self, name: str, *, durable: bool = False) -> Folder:
+        """Return the part of the folder that keeps one kind of item.
 
         Args:
-            subject: What is judged: data, model, recipe and scheme, without seed, attacks and limits.
-            run: The target that was drawn or given for it.
+            name: Of the sub-folder.
+            durable: Whether an item must survive a loss of power.
         """
-        path = self.folder / "attempts.json"
-        try:
-            found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        except ValueError as error:
-            raise PlanError(f"{path} is damaged ({error}); restore it, or delete it and lose the count") from error
-        runs = found.setdefault(subject, [])
-        if run not in runs:
-            runs.append(run)
-            write_private(path, json.dumps(found, indent=2, sort_keys=True).encode())
-        return int(runs.index(run)) + 1
+        return Folder((self.folder / name).absolute(), self.authenticator, durable)
 
-    def _secret(self, name: str) -> str:
-        path = self.folder / "secrets" / name
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True, mode=0o700)
-            write_private(path, secrets.token_hex(32).encode())
-        found = path.read_text()
-        if len(found) != 64 or set(found) - set("0123456789abcdef"):
-            raise PlanError(
-                f"{path} is damaged: it must hold 64 hexadecimal digits; restore it, or delete it for a new one"
-            )
+    def record_key(self) -> bytes:
+        """Return the key of the record hashes in reports: with it, the hash of a known record can be computed."""
+        return self._secret("record-key")
+
+    def secret_seed(self, content: str) -> int:
+        """Return the secret seed of a training: drawn once from the system's entropy, and kept for resuming.
+
+        Args:
+            content: Digest of everything that the training's output depends on, so that no two outputs that could
+                differ ever share their noise.
+        """
+        return int.from_bytes(self._secret(f"seed-{content[:40]}"))
+
+    def commitment(self, content: str, seed: int) -> str:
+        """Return a salted SHA-256 of a seed: it can be opened later, and tells nothing now."""
+        salt = self._secret(f"salt-{content[:40]}").hex()
+        return hashlib.sha256(f"{salt}:{seed}".encode()).hexdigest()
+
+    def _secret(self, name: str) -> bytes:
+        kept = self.kept(SECRETS, durable=True)
+        found = kept.read(name)
+        if found is not None:
+            return found
+        with FileLock(private_folder(kept.path) / ".lock", mode=0o600):  # or two processes would draw two
+            found = kept.read(name)
+            if found is None:
+                if (kept.path / name).exists():
+                    logger.warning("the secret %s was damaged or written by somebody else, and is drawn anew", name)
+                found = secrets.token_bytes(32)
+                kept.write(found, name)
         return found
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read (mode 0600), atomically."""
-    _write(path, content, 0o600)
-
-
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically: who reads it finds all of it, or what was there before."""
-    _write(path, text.encode(), 0o666)  # less the umask, as any new file
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a text file atomically and for its owner alone; whoever reads it finds all of it, or what was before."""
+    write_private(path, text.encode())

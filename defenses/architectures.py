@@ -1,6 +1,7 @@
 """Networks by name, all free of cross-example layers, so that a per-example rule means what it says.
 
-A factory takes the shape of one record and the number of classes; `package.module:factory` names the user's own.
+A factory takes the shape of one record and the number of classes; `package.module:factory` names the user's own, and
+is imported only if the architecture says that this is allowed.
 Normalisation is GroupNorm: BatchNorm mixes the records of a lot, and one record then moves every other's gradient.
 """
 
@@ -9,8 +10,8 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,15 +29,32 @@ class Architecture:
     Attributes:
         name: One of `NAMES`, or ``package.module:factory``.
         options: Keyword arguments of the factory.
+        allow_code: Whether a factory of the user's own may be imported and run.
+        front: Components and bound of the preprocessing that a released model carries (`defenses.front`), or None.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    allow_code: bool = field(default=False, compare=False, repr=False)
+    front: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> str:
         """A text that is equal exactly for equal architectures."""
-        return json.dumps([self.name, dict(self.options)], sort_keys=True)
+        front = [] if self.front is None else [dict(self.front)]
+        return json.dumps([self.name, dict(self.options), *front], sort_keys=True)
+
+    @property
+    def module(self) -> str | None:
+        """The module that a factory of the user's own lies in, None for a network of `NAMES`.
+
+        Raises:
+            PlanError: If it may not be imported.
+        """
+        if ":" not in self.name:
+            return None
+        find_factory(self.name, allow_code=self.allow_code)
+        return self.name.partition(":")[0]
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -54,9 +72,16 @@ class Architecture:
             A module from (n, *shape) to logits (n, C), on the CPU, in train mode.
 
         Raises:
-            PlanError: If the name is unknown, or the factory does not take these options or this shape.
+            PlanError: If the name is unknown or names code that may not be run, or the factory does not take these
+                options or this shape.
         """
-        factory = find_factory(self.name)
+        if self.front is not None:
+            from defenses.front import Front
+
+            front = Front(shape, **self.front)
+            inner = replace(self, front=None).build(front.output_shape, classes, seed=seed, dtype=dtype)
+            return nn.Sequential(front.to(dtype), inner)
+        factory = find_factory(self.name, allow_code=self.allow_code)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "initialisation") % 2**63)
             try:
@@ -200,9 +225,20 @@ FACTORIES: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "vgg":
 NAMES = tuple(FACTORIES)
 
 
-def find_factory(name: str) -> Callable[..., nn.Module]:
-    """Return the factory of a network; raises PlanError if there is none of that name."""
+def find_factory(name: str, *, allow_code: bool = False) -> Callable[..., nn.Module]:
+    """Return the factory of a network.
+
+    Args:
+        name: One of `NAMES`, or ``package.module:factory``.
+        allow_code: Whether the latter may be imported, which runs it. Never True for a name that was read from a file
+            of weights: a file must not choose what is run.
+
+    Raises:
+        PlanError: If there is none of that name, or it may not be imported.
+    """
     if ":" in name:
+        if not allow_code:
+            raise PlanError(f"architecture {name!r} would run code of that package; give --allow-code if you trust it")
         module, _, attribute = name.partition(":")
         try:
             found: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
@@ -212,8 +248,6 @@ def find_factory(name: str) -> Callable[..., nn.Module]:
                 "and the package must be on the Python path"
             ) from error
         return found
-    if name == "fronted":  # what a scheme with preprocessing releases; not a choice of plans
-        return cast("Callable[..., nn.Module]", importlib.import_module("defenses.front").fronted)
     if name not in FACTORIES:
         raise PlanError(f"architecture {name!r} is unknown; choose one of {', '.join(NAMES)} or package.module:factory")
     return FACTORIES[name]

@@ -18,15 +18,14 @@ def digest_of_folders(*folders: Path) -> str:
 
 
 @functools.cache
-def digest_of_training(architecture: str = "", scheme: str = __name__) -> str:
+def digest_of_training(network: str | None = None, scheme: str = __name__) -> str:
     """Return a digest of the code that trains: this package, and the modules of a network or scheme from elsewhere.
 
     Args:
-        architecture: Name of the network; ``package.module:factory`` adds that module.
+        network: Module of the network (`Architecture.module`) where it is the user's own; it is imported.
         scheme: Module of the scheme.
     """
     digest = hashlib.sha256(digest_of_folders(Path(__file__).parent).encode())
-    modules = [architecture.partition(":")[0]] if ":" in architecture else []
-    for module in (*modules, scheme):
+    for module in (*([] if network is None else [network]), scheme):
         digest.update(inspect.getsource(importlib.import_module(module)).encode())
     return digest.hexdigest()

@@ -1,17 +1,15 @@
 """K trained models as one object: stacked weights, logits for all, one at a time as a module, files without code."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
 from defenses.architectures import Architecture, Shape
@@ -56,8 +54,8 @@ class Ensemble:
 
     def one(self, k: int) -> nn.Module:
         """Return model `k` as a module in evaluation mode, on the CPU."""
-        first = next(iter(self.parameters.values()))
-        module = self.architecture.build(self.shape, self.classes, seed=0, dtype=first.dtype)
+        dtype = next(value.dtype for value in self.parameters.values() if value.is_floating_point())
+        module = self.architecture.build(self.shape, self.classes, seed=0, dtype=dtype)
         module.load_state_dict({name: value[k] for name, value in self.parameters.items()})
         return module.eval()
 
@@ -83,38 +81,63 @@ class Ensemble:
         traces = tuple(self.traces[k] for k in indices) if self.traces else ()
         return Ensemble(self.architecture, self.shape, self.classes, parameters, traces)
 
-    def save(self, path: Path, k: int = 0) -> None:
-        """Write model `k` as safetensors, atomically: the file is whole or not there."""
+    def to_bytes(self, k: int = 0) -> bytes:
+        """Return model `k` as safetensors, with what it takes to compare it with a job and its trace."""
         header = {
             "architecture": self.architecture.key,
+            "front": json.dumps(None if self.architecture.front is None else dict(self.architecture.front)),
             "shape": json.dumps(list(self.shape)),
             "classes": str(self.classes),
             "trace": json.dumps(asdict(self.traces[k] if self.traces else Trace({}, {})), sort_keys=True),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        save_file({name: value[k].contiguous() for name, value in self.parameters.items()}, part, metadata=header)
-        os.replace(part, path)
+        found: bytes = save({name: value[k].contiguous() for name, value in self.parameters.items()}, metadata=header)
+        return found
 
     @classmethod
-    def load(cls, path: Path) -> "Ensemble":
-        """Read one model that `save` wrote.
+    def from_bytes(cls, content: bytes, *, architecture: Architecture, shape: Shape, classes: int) -> "Ensemble":
+        """Read one model that `to_bytes` wrote.
+
+        The network is the caller's own: what the bytes say of it is compared, and nothing is imported or built by it.
+
+        Args:
+            content: What `to_bytes` returned.
+            architecture: The network that was trained; a front that a scheme put before it is added.
+            shape: Shape of one record.
+            classes: Number of classes C.
 
         Raises:
-            CheckpointError: If the file is cut, or was not written by `save`.
+            CheckpointError: If the bytes are damaged, or hold another network.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                parameters = {name: file.get_tensor(name)[None] for name in file.keys()}  # noqa: SIM118
-            name, options = json.loads(header["architecture"])
-            shape, classes = tuple(json.loads(header["shape"])), int(header["classes"])
+            header = _metadata(content)
+            front = json.loads(header["front"])
+            expected = replace(architecture, front=None if front is None else _front_options(front))
+            if header["architecture"] != expected.key or _sizes(header) != (tuple(shape), classes):
+                raise ValueError("it holds another network than the one that was asked for")
+            parameters = {name: value[None] for name, value in load(content).items()}
             trace = Trace(**json.loads(header["trace"]))
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise CheckpointError(
-                f"{path.name} is not a model of this project ({error}); delete it and train again"
-            ) from error
-        return cls(Architecture(name, options), shape, classes, parameters, (trace,))
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"a kept model cannot be used ({error}); train it again") from error
+        return cls(expected, tuple(shape), classes, parameters, (trace,))
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the text that stands beside the tensors of a safetensors file."""
+    length = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
+    return found
+
+
+def _front_options(stored: dict[str, object]) -> dict[str, int | float | None]:
+    """Return the options of a front if they are what a front takes: two numbers or nothing."""
+    components, bound = stored["components"], stored["bound"]
+    if not (components is None or type(components) is int) or not (bound is None or type(bound) in (int, float)):
+        raise ValueError(f"its preprocessing has components {components!r} and bound {bound!r}")
+    return {"components": components, "bound": bound}  # type: ignore[dict-item]  # checked above
+
+
+def _sizes(header: dict[str, str]) -> tuple[tuple[int, ...], int]:
+    return tuple(json.loads(header["shape"])), int(header["classes"])
 
 
 def concatenate(parts: Sequence[Ensemble]) -> Ensemble:

@@ -5,6 +5,7 @@ then on: every query goes through it.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from defenses.architectures import Architecture, Shape
-
-NAME = "fronted"
 
 
 class Front(nn.Module):
@@ -101,23 +100,9 @@ def front_of(
     return front
 
 
-def fronted(shape: Shape, classes: int, *, network: tuple[str, Mapping[str, Any]], **options: Any) -> nn.Module:
-    """Return a network behind a front; the front's values come with the weights.
-
-    Args:
-        shape: Shape of one record, as it is asked about.
-        classes: Number of classes.
-        network: Name and options of the network that sees what the front makes of a record.
-        **options: Of `Front`.
-    """
-    front = Front(shape, **options)
-    inner = Architecture(network[0], network[1])
-    return nn.Sequential(front, inner.build(front.output_shape, classes, seed=0))  # trained weights replace the seed's
-
-
 def with_front(architecture: Architecture, front: Front) -> Architecture:
     """Return the architecture of a network behind a front."""
-    return Architecture(NAME, {"network": [architecture.name, dict(architecture.options)], **front.options})
+    return replace(architecture, front=front.options)
 
 
 def released_weights(network: Mapping[str, Tensor], fronts: Mapping[str, Tensor]) -> dict[str, Tensor]:

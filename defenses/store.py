@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
+from defenses.authentication import Authenticator, user_authenticator
 from defenses.code_digest import digest_of_training
 from defenses.ensemble import Ensemble, concatenate
-from defenses.errors import TrainingError
+from defenses.errors import CheckpointError, TrainingError
 from defenses.executors import Executor
 from defenses.layout import Layout, choose_layout, layout_key
 from defenses.progress import OnProgress, Progress, silent
@@ -37,6 +38,7 @@ class ModelStore:
         trained: Models trained through this store so far.
         loaded: Models found in the folder so far.
         executor: Where stacks are trained; None chooses by measuring (`defenses.layout`).
+        authenticator: Seals what is kept; a model that another one sealed is trained again. None takes the user's own.
 
     Example:
         >>> store = ModelStore("s3://bucket/models", executor=RayTasks("auto"))     # doctest: +SKIP
@@ -47,6 +49,12 @@ class ModelStore:
     trained: int = 0
     loaded: int = 0
     executor: Executor | None = None
+    authenticator: Authenticator | None = None
+
+    @property
+    def storage(self) -> Storage:
+        """Where models are kept."""
+        return open_storage(self.folder, self.authenticator or user_authenticator())
 
     def train(
         self,
@@ -64,7 +72,7 @@ class ModelStore:
         A stack is the unit of work: it is trained whole, and its models are written as soon as it is done.
         Arguments and errors as in `defenses.training.train`; `stage` is what progress is called.
         """
-        storage = open_storage(self.folder)
+        storage = self.storage
         place = resolve_device(device)
         layout = self.layout(job, len(seeds), place, width=width)
         wide, executor = layout.width, self.executor or layout.executor
@@ -83,7 +91,7 @@ class ModelStore:
             on_progress(Progress(stage, done + within, len(seeds), f"{done} of {len(seeds)} models done{speed}"))
 
         for block in blocks:
-            if (part := _load(storage, block.keys)) is not None:
+            if (part := _load(storage, job, block.keys)) is not None:
                 parts[block.keys] = part
                 report()
         missing = list({block.keys: block for block in blocks if block.keys not in parts}.values())
@@ -95,7 +103,7 @@ class ModelStore:
         function = functools.partial(_train_block, job, storage, str(place), layout)
         with contextlib.closing(executor.run(function, missing, on_progress=report_block)) as results:
             for _, keys in results:
-                part = _load(storage, keys)
+                part = _load(storage, job, keys)
                 if part is None:
                     raise TrainingError(
                         f"models were trained but are not in {self.folder}: what the workers write is not seen from "
@@ -114,12 +122,12 @@ class ModelStore:
         """
         if width is not None:
             return Layout(width, 1, torch.get_num_threads(), compiled=False)
-        storage, name = open_storage(self.folder), f"layout-{layout_key(job, models, device)}.json"
+        storage, name = self.storage, f"{layout_key(job, models, device)}.layout"
         kept = storage.read(name)
         if kept is not None:
-            return Layout.from_json(kept)
+            return Layout.from_json(kept.decode())
         chosen = choose_layout(job, models, device)
-        storage.write(chosen.to_json(), name)
+        storage.write(chosen.to_json().encode(), name)
         return chosen
 
 
@@ -162,26 +170,41 @@ def _train_block(
         on_progress=on_progress,
     )
     for k, key in enumerate(keys):
-        storage.save(part, k, _name(key))
+        storage.write(part.to_bytes(k), _name(key))
     return keys
 
 
 def _name(key: str) -> str:
-    return f"{key}.safetensors"
+    return f"{key}.model"
 
 
-def _load(storage: Storage, keys: Sequence[str]) -> Ensemble | None:
+def _load(storage: Storage, job: Job, keys: Sequence[str]) -> Ensemble | None:
     """Return the models of a stack, or None unless all of them are there and whole."""
     found = []
     for key in keys:
-        model = storage.load(_name(key))
-        if model is None:
+        content = storage.read(_name(key))
+        if content is None:
             return None
-        found.append(model)
+        try:
+            found.append(model_of(job, content))
+        except CheckpointError:
+            return None  # as good as none: it is trained again and replaced
     return concatenate(found)
 
 
-def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> tuple[str, ...]:
+def model_of(job: Job, content: bytes) -> Ensemble:
+    """Return a kept model of a job; raises `CheckpointError` if the bytes hold another network than the job's."""
+    architecture, records = job.recipe.architecture, job.records
+    return Ensemble.from_bytes(content, architecture=architecture, shape=records.shape, classes=records.classes)
+
+
+def digest_of_job(job: Job, device: str) -> str:
+    """Return SHA-256 (hex) of everything that a training depends on, but for who is in and the seeds.
+
+    Args:
+        job: Records, recipe and scheme.
+        device: Type of the device, "cpu" or "cuda".
+    """
     shared = {
         "recipe": _plain(job.recipe) | {"architecture": job.recipe.architecture.key},
         "defense": [type(job.defense).__module__, type(job.defense).__qualname__, _plain(job.defense)],
@@ -190,8 +213,13 @@ def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> t
         "public": job.public.digest if job.public is not None and job.defense.uses_public else None,
         "device": device,
         "torch": torch.__version__,
-        "code": digest_of_training(job.recipe.architecture.name, type(job.defense).__module__),
+        "code": digest_of_training(job.recipe.architecture.module, type(job.defense).__module__),
     }
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+
+
+def _keys(job: Job, included: BoolArray, seeds: Sequence[int], device: str) -> tuple[str, ...]:
+    shared = digest_of_job(job, device)
     members = [
         [hashlib.sha256(row.tobytes()).hexdigest(), str(seed)] for row, seed in zip(included, seeds, strict=True)
     ]
@@ -203,6 +231,7 @@ def _plain(value: object) -> dict[str, object]:
     """Return a dataclass as JSON-ready data, types included, so that SGD() and Adam() never look alike."""
     fields: dict[str, object] = asdict(value)  # type: ignore[call-overload]
     types = {name: type(getattr(value, name)).__qualname__ for name in fields}
+    fields.pop("architecture", None)  # its key stands for it
     return {"fields": json.loads(json.dumps(fields, default=str, sort_keys=True)), "types": types}
 
 

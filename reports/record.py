@@ -236,6 +236,7 @@ class Provenance(Strict):
     plan: dict[str, Any]
     plan_digest: str
     attempt: int
+    attempt_note: str | None = None
     seed_commitment: str
     device: str
     settings: dict[str, Any] = {}
@@ -243,10 +244,15 @@ class Provenance(Strict):
 
 
 class Timing(Strict):
-    """Wall-clock seconds; the only part that differs between two runs of one plan."""
+    """Times, and what was not done again; the only part that differs between two runs of one plan.
+
+    `attempts_since` is when the list of attempts was begun, `reused` counts what an earlier run had kept, by kind.
+    """
 
     started: str
     seconds: dict[str, float] = {}
+    attempts_since: str | None = None
+    reused: dict[str, int] = {}
 
 
 class Picture(Strict):

@@ -1,5 +1,9 @@
 import os
+import tempfile
 from pathlib import Path
+
+# The key that authenticates kept items, and the list of attempts: never those of whoever runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="auditor-state-")
 
 # One thread each: tests run in as many processes as there are cores, and small models gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

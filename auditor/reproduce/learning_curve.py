@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from auditor.setting import Setting
-from auditor.workplace import write_private
 from defenses.code_digest import digest_of_training
 from defenses.defense import Sampler
 from defenses.job import Job
@@ -70,18 +69,18 @@ def learning_curve(job: Job, test: Records, *, seed: int, setting: Setting) -> C
         seed,
         setting.place,
         torch.__version__,
-        digest_of_training(job.recipe.architecture.name, type(job.defense).__module__),
+        digest_of_training(job.recipe.architecture.module, type(job.defense).__module__),
     ]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    path = setting.workplace.folder / "curves" / f"{name}.json"
-    if path.exists():
-        return Curve(**json.loads(path.read_text()))
+    storage, name = setting.workplace.kept("curves"), f"{name}.curve"
+    kept = storage.read(name)
+    if kept is not None:
+        return Curve(**json.loads(kept))
     probe = _Tests(job, test, device=setting.place)
     everyone = np.ones((1, len(job.records)), dtype=np.bool_)
     train(job, everyone, [seed], device=setting.place, probe=probe, on_progress=setting.on_progress)
     curve = Curve(probe.seconds, probe.accuracy, "".join("01"[bool(each)] for each in probe.right))
-    path.parent.mkdir(exist_ok=True, mode=0o700)
-    write_private(path, json.dumps(asdict(curve)).encode())
+    storage.write(json.dumps(asdict(curve)).encode(), name)
     return curve
 
 

@@ -18,7 +18,7 @@ from auditor.setting import Setting
 from defenses.architectures import Architecture
 from defenses.code_digest import digest_of_training
 from defenses.defense import Defense
-from defenses.ensemble import Ensemble, module_logits
+from defenses.ensemble import module_logits
 from defenses.gradients import GradientRule
 from defenses.job import Job
 from defenses.layers import Materialised, PerExample
@@ -30,6 +30,7 @@ from defenses.records import BoolArray, FloatArray, IntArray, Records
 from defenses.sampling import Lots
 from defenses.schemes.layerwise_dp import STATED_DELTA, LayerwiseDP
 from defenses.schemes.none import NoDefense
+from defenses.store import model_of
 from defenses.training import train
 from defenses.updates import SGD, Tensors
 from reports.estimate import Estimate
@@ -147,17 +148,20 @@ class Bench:
         job = self._job(scheme, records, max(epochs))
         facts = [repr(job.recipe), repr(scheme), job.records.digest, self.setting.place, digest_of_training()]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-        folder = self.setting.workplace.folder / "reproduce"
-        paths = {number: folder / f"{name}-{number}.safetensors" for number in sorted(epochs)}
-        if not all(path.exists() for path in paths.values()):
+        kept = self.setting.workplace.kept("reproduce")
+        names = {number: f"{name}-{number}.model" for number in sorted(epochs)}
+        found = {number: kept.read(path) for number, path in names.items()}
+        if any(content is None for content in found.values()):
             watch, everyone = Snapshots(job.recipe.lots, epochs), np.ones((1, records), dtype=np.bool_)
             last = train(
                 job, everyone, [SEED], device=self.setting.device, probe=watch, on_progress=self.setting.on_progress
             )
-            for number, path in paths.items():
-                kept = {f"1.{name}": value[None] for name, value in watch.kept[number].items()}  # behind the front
-                replace(last, parameters=last.parameters | kept).save(path)
-        return {number: Ensemble.load(path).one(0) for number, path in paths.items()}
+            for number, path in names.items():
+                own = {f"1.{name}": value[None] for name, value in watch.kept[number].items()}  # behind the front
+                content = replace(last, parameters=last.parameters | own).to_bytes()
+                kept.write(content, path)
+                found[number] = content
+        return {number: model_of(job, content).one(0) for number, content in found.items() if content is not None}
 
     def _plain(self, scheme: Defense, records: int, epochs: int) -> nn.Module:
         store, everyone = self.setting.workplace.store(), np.ones((1, records), dtype=np.bool_)

@@ -5,6 +5,7 @@ and is scored by a noisy count, and of all that happens only the best try is tol
 """
 
 import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +19,16 @@ from auditor.plan import Plan
 from auditor.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.setting import Draw, Setting
 from auditor.subject import Subject
-from auditor.trained import trained_subject
+from auditor.trained import candidates_of, trained_subject
 from auditor.tune.plan import PrivateScore, TunePlan
 from defenses.accounting import account
+from defenses.code_digest import digest_of_training
 from defenses.defense import History
 from defenses.ensemble import module_logits
 from defenses.errors import PlanError
 from defenses.guarantee import Neighboring, Unaccounted
 from defenses.progress import Progress
-from defenses.randomness import derive, stream
+from defenses.randomness import stream
 from defenses.records import Records
 from reports.tuning import Selection
 
@@ -53,10 +55,12 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
     assert asked is not None
     first = plans[settings[0]]
     assert first.data is not None
-    # What the tries depend on and no more: another title or limit must not draw them again.
-    about = hashlib.sha256(f"{first.subject_digest} {plan.tune.knob} {settings} {asked!r}".encode()).hexdigest()
-    root = first.seed if first.seed is not None else setting.workplace.secret_seed(about)
-    draws = stream(root, "private selection")
+    # What the tries depend on and no more: another title or limit must not draw them again, other records must.
+    pool, outside = candidates_of(first.data, setting)
+    about = [first.subject_digest, plan.tune.knob, *settings, repr(asked), pool.digest, outside.digest]
+    about += [digest_of_training(), torch.__version__, setting.place]
+    content = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    draws = stream(setting.root(first, content), "private selection")
     tries = int(draws.geometric(1 / asked.tries))
     best: tuple[tuple[bool, int, float], Selection] | None = None
     for index in range(tries):
@@ -71,7 +75,9 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
             update={"control": first.control.model_copy(update={"enabled": False}), "white_box": None}
         )
         subject = trained_subject(bare, first.data, own)
-        noise = np.random.default_rng(derive(own.root(bare), "score")).normal(scale=asked.noise)
+        assert subject.root is not None
+        # A score at another amount of noise, or of another population, must not share this one's noise.
+        noise = stream(subject.root, "score", repr(asked), outside.digest).normal(scale=asked.noise)
         score = (members_found(subject, asked.fpr, setting.place) + noise) / (len(subject.split.included) / 2)
         passes = score <= asked.maximum
         rank = (passes, place if passes else -place, -score)

@@ -345,12 +345,12 @@ def test_a_killed_run_resumes_and_ends_with_the_same_report(folder: Path) -> Non
     broken = start(folder, "broken", "broken-report")
     models = folder / "broken" / "models"
     deadline = time.monotonic() + 300
-    while len(list(models.glob("*.safetensors"))) < 9 and time.monotonic() < deadline:
+    while len(list(models.glob("*.model"))) < 9 and time.monotonic() < deadline:
         assert broken.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
     broken.send_signal(signal.SIGKILL)
     broken.communicate()
-    done = len(list(models.glob("*.safetensors")))
+    done = len(list(models.glob("*.model")))
     assert 9 <= done < 25
     assert not (folder / "broken-report").exists()
     resumed = start(folder, "broken", "broken-report")

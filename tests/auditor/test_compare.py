@@ -115,7 +115,7 @@ def test_a_scheme_that_does_not_exist_is_found_before_anything_is_trained(tmp_pa
     plan = compare_plan(content('[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sdg"\nepsilon = 1'))
     with pytest.raises(PlanError, match="did you mean 'dp_sgd'"):
         run_comparison(plan, Setting(Workplace(tmp_path / "work")), tmp_path)
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("*.model"))
 
 
 def test_a_contradiction_is_a_finding_and_a_failure_is_a_row(with_liar: None, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: p
     assert done.exit_code == 130
     assert "Stopped. What is trained is kept" in done.output
     assert sorted(path.name for path in (tmp_path / "again").iterdir() if any(path.iterdir())) == ["01-none"]
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "two" / "models").glob("*.safetensors")}
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "two" / "models").glob("*.model")}
     assert compare("again", "two").exit_code == 0
     assert told(tmp_path / "again") == told(tmp_path / "whole")
     assert kept

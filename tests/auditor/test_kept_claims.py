@@ -1,5 +1,6 @@
 """A claim is found again only where nothing has changed that it depends on."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,11 @@ from attacks.threat_model import Target
 from attacks.transcript import Transcript
 from auditor.kept_claims import KeptClaims
 from auditor.subject import Question
+from defenses.authentication import Authenticator
 from defenses.records import Image, Records
+from defenses.storage import Folder
+
+KEY = Authenticator(bytes(32))
 
 
 def records(seed: int) -> Records:
@@ -30,7 +35,7 @@ TARGET = Target(
 
 def key(target: Target, attack: Population | None = None) -> str:
     question = Question(target, np.ones(5, dtype=np.bool_))
-    return KeptClaims(Path()).key(attack or Population(), question, "plan", device="cpu")
+    return KeptClaims(Folder(Path(), KEY)).key(attack or Population(), question, "plan", device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +57,7 @@ def test_whatever_an_attack_can_see_names_the_claim(change: Callable[[Target], T
 
 
 def test_what_is_kept_comes_back_whole(tmp_path: Path) -> None:
-    kept = KeptClaims(tmp_path / "claims")
+    kept = KeptClaims(Folder(tmp_path / "claims", KEY))
     guesses = Guesses(np.array([1, 2]), np.array([0, 2]), "colour", ("one remark", "another"))
     kept.keep("g", guesses, 2.5)
     kept.keep("m", MembershipScores(np.array([0.5, -np.inf])), 1.0)
@@ -65,3 +70,19 @@ def test_what_is_kept_comes_back_whole(tmp_path: Path) -> None:
     assert isinstance(scores, MembershipScores)
     assert scores.scores.tolist() == [0.5, -np.inf]
     assert kept.find("absent") is None
+
+
+def test_scores_that_somebody_else_put_there_are_not_believed(tmp_path: Path) -> None:
+    """A claim decides the verdict: one that another key sealed, or that was changed or renamed, is made again."""
+    kept = KeptClaims(Folder(tmp_path, KEY))
+    kept.keep("m", MembershipScores(np.array([9.0, 0.0])), 1.0)
+    KeptClaims(Folder(tmp_path, Authenticator(bytes([1] * 32)))).keep("forged", MembershipScores(np.zeros(2)), 1.0)
+    whole = (tmp_path / "m.claim").read_bytes()
+    (tmp_path / "renamed.claim").write_bytes(whole)
+    (tmp_path / "changed.claim").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (tmp_path / "cut.claim").write_bytes(whole[:40])
+    (tmp_path / "empty.claim").write_bytes(b"")
+    os.mkfifo(tmp_path / "fifo.claim")
+    assert kept.find("m") is not None
+    for name in ("forged", "renamed", "changed", "cut", "empty", "fifo"):
+        assert kept.find(name) is None, name

@@ -1,21 +1,109 @@
-"""What stays in the private folder, and who can read it."""
+"""What stays in the private folder, who can read it, and that nothing in it is believed that somebody else wrote."""
 
+import multiprocessing
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from auditor.workplace import Workplace, write_private, write_whole
+from defenses.authentication import Authenticator, _authenticator, state_folder, user_authenticator
+from defenses.errors import PlanError
+from defenses.private_files import private_folder
 
 
 def test_secrets_are_drawn_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
-    one = Workplace(tmp_path / "one")
-    assert one.record_key() == one.record_key()
+    before = os.umask(0)  # whatever it is
+    try:
+        one = Workplace(tmp_path / "one")
+        assert one.record_key() == one.record_key()
+    finally:
+        os.umask(before)
     assert one.secret_seed("a" * 64) == Workplace(tmp_path / "one").secret_seed("a" * 64)
     assert one.secret_seed("a" * 64) != one.secret_seed("b" * 64)
     assert one.record_key() != Workplace(tmp_path / "two").record_key()
     assert one.secret_seed("a" * 64) > 2**200
     for path in [one.folder, *one.folder.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_secret_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    forged = tmp_path / "secrets" / f"seed-{'a' * 40}"
+    for content in (bytes(32), b"", Authenticator(bytes(32)).seal(bytes(32), forged.name)):
+        forged.write_bytes(content)
+        assert place.secret_seed("a" * 64) > 2**200
+    assert place.secret_seed("a" * 64) == Workplace(tmp_path).secret_seed("a" * 64)
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o722, 0o777])
+def test_a_folder_that_others_can_reach_is_refused(mode: int, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.raises(PlanError, match=f"mode {mode:04o}.*chmod 700"):
+        Workplace(folder)
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("defenses.private_files.os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(PlanError, match="belongs to another user"):
+        Workplace(tmp_path)
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PlanError, match="not a folder"):
+        Workplace(tmp_path / "file")
+
+
+def _record_key(folder: str) -> bytes:
+    return Workplace(Path(folder)).record_key()
+
+
+def _user_key(state: str) -> bytes:
+    os.environ["XDG_STATE_HOME"] = state
+    _authenticator.cache_clear()
+    return user_authenticator().key
+
+
+@pytest.mark.parametrize("draw", [_record_key, _user_key])
+def test_processes_that_start_together_draw_one_key(draw: object, tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        for trial in range(10):
+            found = pool.map(draw, [str(tmp_path / str(trial))] * 8, chunksize=1)  # type: ignore[arg-type]
+            assert len(set(found)) == 1
+
+
+def test_the_key_lies_outside_of_the_work_folder_and_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that comes with a cloned repository brings everything that lies in it, so no key may."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    key = Workplace(tmp_path / "work").authenticator.key
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file() and key in path.read_bytes()]
+    path = state_folder() / "key"
+    assert path.read_bytes() == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    assert Workplace(tmp_path / "work").authenticator.key != key
+    assert key.hex() not in repr(Authenticator(key))
+
+
+def test_a_damaged_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (state_folder() / "key").write_bytes(b"short")
+    with pytest.raises(PlanError, match="damaged: it must hold 32 bytes"):
+        user_authenticator()
+
+
+def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with pytest.raises(PlanError, match="set XDG_STATE_HOME"):
+        state_folder()
 
 
 def test_a_commitment_binds_to_the_seed_and_hides_it(tmp_path: Path) -> None:
@@ -25,17 +113,15 @@ def test_a_commitment_binds_to_the_seed_and_hides_it(tmp_path: Path) -> None:
     assert place.commitment("s", 1) != Workplace(tmp_path / "other").commitment("s", 1)  # salted
 
 
-def test_the_same_run_is_one_attempt(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
-    runs = [("x", "1"), ("x", "2"), ("x", "1"), ("y", "9"), ("x", "3")]
-    assert [place.attempt(*run) for run in runs] == [1, 2, 1, 1, 3]
-
-
 def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"old")
     path.chmod(0o644)
-    write_private(path, b"new")
+    before = os.umask(0)
+    try:
+        write_private(path, b"new")
+    finally:
+        os.umask(before)
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -48,9 +134,25 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("auditor.workplace.os.replace", stopped)
+        patched.setattr("defenses.private_files.os.replace", stopped)
         with pytest.raises(KeyboardInterrupt):
             write_whole(path, "after")
     assert path.read_text() == "before"
     write_whole(path, "after")
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("page.html", "after")]
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace, flush = os.replace, os.fsync
+    monkeypatch.setattr("defenses.private_files.os.replace", lambda *given: (done.append("replace"), replace(*given)))
+    monkeypatch.setattr("defenses.private_files.os.fsync", lambda file: (done.append("fsync"), flush(file)))
+    write_private(tmp_path / "f", b"new")
+    assert done == ["fsync", "replace", "fsync"]
+    done.clear()
+    write_private(tmp_path / "f", b"new", durable=False)
+    assert done == ["replace"]
+
+
+def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    assert private_folder(tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700

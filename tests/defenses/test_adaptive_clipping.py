@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import dp_accounting
 import numpy as np
@@ -31,6 +30,7 @@ from defenses.records import BoolArray, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
 from defenses.schemes.dp_sgd import DPSGD
+from defenses.store import model_of
 from defenses.training import train
 from defenses.updates import Tensors
 
@@ -176,7 +176,7 @@ def test_an_answer_without_noise_is_worth_nothing(given: dict[str, float]) -> No
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_model_does_not_depend_on_who_is_beside_it_and_comes_back_from_a_file(mode: Mode, tmp_path: Path) -> None:
+def test_a_model_does_not_depend_on_who_is_beside_it_and_comes_back_from_bytes(mode: Mode) -> None:
     scheme = AdaptiveClipping(mode=mode, labels=LABELS, noise_multiplier=1.0)
     assert scheme.sampler is (Sampler.POISSON_BY_LABEL if mode is Mode.LITERAL else Sampler.POISSON)
     included = np.random.default_rng(0).random((3, 60)) < 0.7
@@ -185,8 +185,7 @@ def test_a_model_does_not_depend_on_who_is_beside_it_and_comes_back_from_a_file(
     for name, value in alone.parameters.items():
         torch.testing.assert_close(value[0], together.parameters[name][1], rtol=1e-4, atol=1e-5)
     json.dumps(dict(alone.traces[0].state), allow_nan=False)
-    alone.save(tmp_path / "model.safetensors")
-    again = Ensemble.load(tmp_path / "model.safetensors")
+    again = model_of(job(scheme), alone.to_bytes())
     assert again.traces == alone.traces
 
 

@@ -52,4 +52,4 @@ def test_weights_depend_on_the_seed_alone() -> None:
 def test_what_cannot_be_built_is_refused_in_a_sentence(name: str, options: dict[str, object], words: str) -> None:
     shape = (4,) if name == "cnn" else (1, 8, 8)
     with pytest.raises(PlanError, match=words):
-        Architecture(name, options).build(shape, 2, seed=0)
+        Architecture(name, options, allow_code=True).build(shape, 2, seed=0)

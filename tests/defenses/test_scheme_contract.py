@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +10,12 @@ import torch
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History
-from defenses.ensemble import Ensemble
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes import schemes
+from defenses.store import model_of
 from defenses.training import Job, train
 
 # Parameters for schemes that have none by default.
@@ -78,11 +77,12 @@ def test_what_it_prepares_is_public_as_json_and_goes_through_its_front(defense: 
         assert prepared.front.apply_to(records.x).shape[1:] == prepared.records.shape
 
 
-def test_what_it_trained_comes_back_from_a_file(defense: Defense, tmp_path: Path) -> None:
+def test_what_it_trained_comes_back_from_bytes(defense: Defense) -> None:
     recipe = Recipe(architecture=Architecture("mlp", {"hidden": HIDDEN.get(defense.name, [4])}), lots=LOTS)
-    ensemble = train(Job(recipe, defense, pool(), public=public()), np.ones((1, 40), bool), [1], device="cpu")
-    ensemble.save(tmp_path / "model.safetensors")
-    again = Ensemble.load(tmp_path / "model.safetensors")
+    job = Job(recipe, defense, pool(), public=public())
+    ensemble = train(job, np.ones((1, 40), bool), [1], device="cpu")
+    again = model_of(job, ensemble.to_bytes())
+    assert again.architecture == ensemble.architecture
     np.testing.assert_array_equal(again.logits(pool().x), ensemble.logits(pool().x))
     assert again.logits(pool().x).shape == (1, 40, 2)
 

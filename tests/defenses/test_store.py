@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from defenses.architectures import Architecture
-from defenses.ensemble import Ensemble
+from defenses.authentication import Authenticator
 from defenses.errors import CheckpointError, PlanError, TrainingError
 from defenses.executors import InProcess
 from defenses.layout import Layout
@@ -21,8 +21,8 @@ from defenses.recipe import Recipe, Schedule
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from defenses.store import ModelStore
-from defenses.training import Job
+from defenses.store import ModelStore, model_of
+from defenses.training import Job, train
 from defenses.updates import SGD, Adam
 
 
@@ -85,7 +85,7 @@ def test_other_members_and_other_seeds_train_again(tmp_path: Path) -> None:
 def test_only_what_is_missing_is_trained(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     whole = store.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=1)
-    sorted(tmp_path.glob("*.safetensors"))[1].unlink()
+    sorted(tmp_path.glob("*.model"))[1].unlink()
     again = ModelStore(tmp_path)
     found = again.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=1)
     assert (again.trained, again.loaded) == (1, 2)
@@ -94,14 +94,14 @@ def test_only_what_is_missing_is_trained(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_trained_again(tmp_path: Path) -> None:
     ModelStore(tmp_path).train(job(), INCLUDED[:1], [1], device="cpu")
-    path = next(tmp_path.glob("*.safetensors"))
+    path = next(tmp_path.glob("*.model"))
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(CheckpointError, match="train again"):
-        Ensemble.load(path)
     store = ModelStore(tmp_path)
     store.train(job(), INCLUDED[:1], [1], device="cpu")
     assert store.trained == 1
-    assert len(Ensemble.load(path)) == 1
+    again = ModelStore(tmp_path)
+    again.train(job(), INCLUDED[:1], [1], device="cpu")
+    assert again.loaded == 1
 
 
 def test_the_folder_is_private(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_place_that_workers_do_not_share_is_named(tmp_path: Path) -> None:
     class Elsewhere(Watched):
         def run(self, function: Any, tasks: Any, *, on_progress: Any) -> Generator[tuple[int, Any], None, None]:
             for result in super().run(function, tasks, on_progress=on_progress):
-                for path in tmp_path.glob("*.safetensors"):
+                for path in tmp_path.glob("*.model"):
                     path.unlink()
                 yield result
 
@@ -198,7 +198,7 @@ def test_a_worker_with_other_code_trains_nothing(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(TrainingError, match="same versions everywhere"):
         ModelStore(tmp_path, executor=Watched(upgrade)).train(job(), INCLUDED[:1], [1], device="cpu")
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("*.model"))
 
 
 def test_a_worker_without_the_network_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -231,3 +231,67 @@ def test_a_layout_is_measured_once_and_kept(url: bool, tmp_path: Path, monkeypat
     assert again.layout(job(), 3, torch.device("cpu"), width=7).width == 7
     with pytest.raises(ValueError, match="width is 0"):
         again.train(job(), INCLUDED, [1, 2, 3], device="cpu", width=0)
+
+
+def test_a_model_that_somebody_else_put_there_is_trained_again(tmp_path: Path) -> None:
+    one, other = (Authenticator(bytes([number] * 32)) for number in (1, 2))
+    ModelStore(tmp_path, authenticator=one).train(job(), INCLUDED[:1], [1], device="cpu")
+    store = ModelStore(tmp_path, authenticator=other)
+    store.train(job(), INCLUDED[:1], [1], device="cpu")
+    assert (store.trained, store.loaded) == (1, 0)
+
+
+def test_a_layout_that_somebody_else_put_there_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    monkeypatch.setattr("defenses.store.choose_layout", lambda *given: measured.append(1) or Layout(1, 1, 1, False))
+    for key in (1, 1, 2):
+        store = ModelStore(tmp_path, authenticator=Authenticator(bytes([key] * 32)))
+        store.layout(job(), 1, torch.device("cpu"))
+    assert len(measured) == 2
+
+
+def test_kept_bytes_never_say_what_is_imported_or_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata that names code is compared with the caller's own network and refused; nothing is looked up by it."""
+
+    def imported(name: str) -> object:
+        raise AssertionError(f"{name} was imported")
+
+    work = job()
+    trained = train(work, INCLUDED[:1], [1], device="cpu")
+    honest = trained.to_bytes()
+    monkeypatch.setattr("defenses.architectures.importlib.import_module", imported)
+    for name, options in (
+        ("subprocess:Popen", {"args": ["true"]}),
+        ("cnn", {}),
+        ("fronted", {"network": ["os:_exit", {}]}),
+    ):
+        forged = replace(trained, architecture=Architecture(name, options, allow_code=True)).to_bytes()
+        with pytest.raises(CheckpointError, match="another network"):
+            model_of(work, forged)
+    with pytest.raises(CheckpointError, match="another network"):
+        model_of(work, replace(trained, classes=3).to_bytes())
+    front = replace(trained.architecture, front={"components": ["os:_exit"], "bound": None})
+    with pytest.raises(CheckpointError, match="preprocessing"):
+        model_of(work, replace(trained, architecture=front).to_bytes())
+    for cut in (0, 4, 9, 100, len(honest) - 1):
+        with pytest.raises(CheckpointError):
+            model_of(work, honest[:cut])
+    assert torch.equal(model_of(work, honest).one(0)(torch.ones(1, 5)), trained.one(0)(torch.ones(1, 5)))
+
+
+def test_a_factory_of_the_users_own_needs_a_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_network.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for use in (
+        lambda: Architecture("own_network:factory").build((2,), 2, seed=0),
+        lambda: Architecture("own_network:factory").module,
+        lambda: Architecture("own_network:factory", front={"components": None, "bound": None}).build((2,), 2, seed=0),
+        lambda: ModelStore(tmp_path / "m").train(
+            changed(job(), architecture=Architecture("own_network:factory")), INCLUDED[:1], [1], device="cpu"
+        ),
+    ):
+        with pytest.raises(PlanError, match="--allow-code"):
+            use()
+    assert not (tmp_path / "ran").exists()

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from defenses import stack as engine
 from defenses.architectures import Architecture
 from defenses.augmentation import Augmentation
 from defenses.defense import Defense
-from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
 from defenses.gradients import ClippedGaussian
 from defenses.progress import Progress
@@ -24,11 +22,13 @@ from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.none import NoDefense
+from defenses.store import model_of
 from defenses.training import Job, train
 from defenses.updates import SGD, Adam
 
 MLP = Architecture("mlp", {"hidden": [16]})
 CNN = Architecture("cnn")
+BATCH_NORM = Architecture(f"{__name__}:batch_norm_net", allow_code=True)
 DEFENSES = [NoDefense(), DPSGD(noise_multiplier=0.8, max_grad_norm=0.5)]
 
 
@@ -260,13 +260,13 @@ def test_divergence_is_an_error() -> None:
     [("batch_norm_net", DEFENSES[1], "GroupNorm"), ("dropout_net", NoDefense(), "set its probability to 0")],
 )
 def test_layers_that_cannot_be_trained_faithfully_are_refused(factory: str, defense: Defense, remedy: str) -> None:
-    work = job(defense, architecture=Architecture(f"{__name__}:{factory}"))
+    work = job(defense, architecture=Architecture(f"{__name__}:{factory}", allow_code=True))
     with pytest.raises(TrainingError, match=remedy):
         train(work, masks(1), [1], device="cpu")
 
 
 def test_batch_norm_without_a_rule_trains_as_in_torch() -> None:
-    work = job(NoDefense(), epochs=6, lots=Lots(60, 60, 6), architecture=Architecture(f"{__name__}:batch_norm_net"))
+    work = job(NoDefense(), epochs=6, lots=Lots(60, 60, 6), architecture=BATCH_NORM)
     included = masks(1)
     found = train(work, included, [3], device="cpu").one(0)
     module = work.recipe.architecture.build((12,), 3, seed=3, dtype=torch.float64)
@@ -281,15 +281,14 @@ def test_batch_norm_without_a_rule_trains_as_in_torch() -> None:
         torch.testing.assert_close(found.state_dict()[name], value, rtol=1e-9, atol=1e-10, msg=name)
 
 
-def test_batch_norm_does_not_see_padding_nor_the_stack(tmp_path: Path) -> None:
+def test_batch_norm_does_not_see_padding_nor_the_stack() -> None:
     # Models of one stack have last lots of different sizes, so some rows are padding.
-    work = job(NoDefense(), architecture=Architecture(f"{__name__}:batch_norm_net"))
+    work = job(NoDefense(), architecture=BATCH_NORM)
     included, seeds = masks(4), [1, 2, 3, 4]
     together = train(work, included, seeds, width=4, device="cpu")
     apart = train(work, included, seeds, width=1, device="cpu")
     assert difference(together.parameters, apart.parameters) < 1e-8
-    together.save(tmp_path / "model.safetensors", 2)
-    again = Ensemble.load(tmp_path / "model.safetensors")
+    again = model_of(work, together.to_bytes(2))
     assert np.array_equal(again.logits(work.records.x)[0], together.logits(work.records.x)[2])
 
 
@@ -315,7 +314,7 @@ def test_a_network_that_cannot_be_mapped_is_trained_all_the_same(
     defense: Defense, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(graphs, "_said", set())
-    work = job(defense, architecture=Architecture(f"{__name__}:in_place_net"))
+    work = job(defense, architecture=Architecture(f"{__name__}:in_place_net", allow_code=True))
     together = train(work, masks(3), [1, 2, 3], width=3, device="cpu")
     assert caplog.text.count("cannot be mapped over models") == 1
     apart = train(work, masks(3), [1, 2, 3], width=1, device="cpu")
