@@ -9,14 +9,18 @@ differ, would feel; and it takes what it does not know for a constant, which is 
 
 import logging
 import operator
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+
+from defenses.private_files import private_folder
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -76,6 +80,7 @@ class Graph:
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
             from torch._inductor import standalone_compile  # seconds to import
 
+            _keep_compiled_code_private()
             # Unlike torch._inductor.compile it keeps what it compiled on disk, for the next process.
             compiled = standalone_compile(record.run, list(leaves), dynamic_shapes="from_example_inputs")
             compiled(*leaves)
@@ -85,6 +90,24 @@ class Graph:
             say_once(f"{self._name} cannot be compiled and runs as recorded: {first_line(error)}")
             return record
         return _Record(compiled, record.answer)
+
+
+def _keep_compiled_code_private() -> None:
+    """Let TorchInductor keep what it compiled in a folder of this user's own; its default lies among shared ones.
+
+    What is loaded from there is run. The folder is not in a work folder either, which somebody else may have brought.
+    One that the user names is taken if only the user can write there.
+
+    Raises:
+        PlanError: If others can reach the folder.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    named = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if named is None or named == default_cache_dir():  # torch itself sets the variable to its default
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        named = os.path.join(cache, "privacy-auditor", "compiled")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder(Path(named)))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The main job from the command line: a leaky target, a checkpoint, mistakes, and a run that is killed."""
 
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from auditor.cli import app
+from auditor.workplace import Workplace
 from defenses.architectures import Architecture
 
 MODEL = '[model]\narchitecture = "mlp"\noptions = { hidden = [32] }\n'
@@ -88,8 +90,8 @@ def test_scores_stay_with_their_owner_and_records_out_of_the_report(folder: Path
     shutil.copy(folder / "two" / "report.json", folder / "one" / "second.json")
     text = (folder / "one" / "second.json").read_text() + (folder / "two" / "report.html").read_text()
     text += (folder / "one" / "report.json").read_text() + (folder / "one" / "report.html").read_text()
-    key = (folder / ".auditor" / "secrets" / "record-key").read_text()
-    for secret in (key, str(folder), os.uname().nodename):
+    key = Workplace(folder / ".auditor").record_key()
+    for secret in (key.hex(), str(int.from_bytes(key)), str(folder), os.uname().nodename):
         assert secret not in text
 
 
@@ -102,10 +104,13 @@ def test_without_a_seed_the_coins_are_secret_and_committed_to(folder: Path) -> N
     assert one["provenance"]["seed_commitment"] != two["provenance"]["seed_commitment"]
     seed = next((folder / "here" / "secrets").glob("seed-*"))
     assert seed.stat().st_mode & 0o077 == 0
-    assert seed.read_text() not in (folder / "one" / "report.json").read_text()
+    secret = seed.read_bytes()[-32:]
+    for form in (secret.hex(), str(int.from_bytes(secret))):
+        assert form not in (folder / "one" / "report.json").read_text()
 
 
-def test_judging_again_by_other_limits_does_not_draw_again(folder: Path) -> None:
+def test_judging_again_by_other_limits_does_not_draw_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))  # a list of attempts of its own
     plan = folder / "plan.toml"
     plan.write_text(PLAN.replace("seed = 1\n", ""))
     auditor("audit", "plan.toml", "--out", "one", "--quiet")
@@ -192,7 +197,8 @@ def test_a_device_that_is_not_there(folder: Path) -> None:
     assert "cuda:77" in found.stderr
 
 
-def test_attempts_with_other_seeds_are_counted(folder: Path) -> None:
+def test_attempts_with_other_seeds_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))  # a list of attempts of its own
     for number, seed in enumerate((1, 2, 1), start=1):
         (folder / "plan.toml").write_text(PLAN.replace("seed = 1\n", f"seed = {seed}\n"))
         auditor("audit", "plan.toml", "--out", f"run{number}", "--quiet")
@@ -340,8 +346,8 @@ def test_a_killed_run_resumes_and_ends_with_the_same_report(folder: Path) -> Non
     whole = start(folder, "whole", "whole-report")
     whole.communicate(timeout=300)
     assert whole.returncode == 1
-    secrets = folder / "broken" / "secrets"
-    shutil.copytree(folder / "whole" / "secrets", secrets)  # record hashes are keyed: one key for both
+    (folder / "broken").mkdir(mode=0o700)
+    shutil.copytree(folder / "whole" / "secrets", folder / "broken" / "secrets")  # hashes are keyed: one key for both
     broken = start(folder, "broken", "broken-report")
     models = folder / "broken" / "models"
     deadline = time.monotonic() + 300
@@ -358,3 +364,40 @@ def test_a_killed_run_resumes_and_ends_with_the_same_report(folder: Path) -> Non
     assert resumed.returncode == 1
     assert f"{25 - done} models trained, {done} found" in told.decode()
     assert without_timing(folder / "broken-report") == without_timing(folder / "whole-report")
+
+
+def test_scores_that_are_replaced_between_two_runs_do_not_change_the_verdict(folder: Path) -> None:
+    """Before claims were sealed, scores of nothing put into the cache turned "leaks" into "within" and exit code 0."""
+    first = auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    claims = sorted((folder / ".auditor" / "claims").glob("*.claim"))
+    assert claims
+    for path in claims:
+        content = path.read_bytes()
+        archive = io.BytesIO(content[32:])
+        with np.load(archive) as file:
+            fields = dict(file)
+        forged = io.BytesIO()
+        np.savez(forged, **fields | {"scores": np.zeros_like(fields["scores"])})
+        path.write_bytes(content[:32] + forged.getvalue())
+    second = auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert (first.exit_code, second.exit_code) == (1, 1)
+    assert without_timing(folder / "one") == without_timing(folder / "two")
+    assert report(folder / "two")["timing"]["reused"] == {"models": 9}  # and none of the claims
+
+
+def test_what_an_earlier_run_kept_is_said(folder: Path) -> None:
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert report(folder / "one")["timing"]["reused"] == {}
+    reused = report(folder / "two")["timing"]["reused"]
+    assert reused["models"] == 9
+    assert reused["attacks"] >= 1
+    assert "Kept from an earlier run" in (folder / "two" / "report.html").read_text()
+
+
+def test_a_work_folder_that_came_with_a_repository_is_refused(folder: Path) -> None:
+    auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    (folder / ".auditor").chmod(0o755)  # as git makes it
+    refused = auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert refused.exit_code == 2
+    assert "mode 0755" in refused.stderr

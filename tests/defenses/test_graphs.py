@@ -1,6 +1,8 @@
 """Records of pure functions: the same answers, one record per shape, and a way on where recording fails."""
 
 import logging
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from torch.func import grad
 
 from defenses import graphs
+from defenses.errors import PlanError
 from defenses.graphs import Graph
 
 
@@ -124,3 +127,19 @@ def test_without_a_compiler_it_runs_as_recorded_and_says_so_once(
             assert torch.equal(graph(weights, x, compiled=True)[0]["w"], slope(weights, x)[0]["w"])
     assert caplog.text.count("No working C++ compiler") == 1
     assert "long explanation" not in caplog.text
+
+
+def test_compiled_code_is_kept_where_nobody_else_can_put_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded from that folder is run, and TorchInductor's default is a shared temporary folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    graphs._keep_compiled_code_private()
+    folder = tmp_path / "cache" / "privacy-auditor" / "compiled"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(shared))
+    with pytest.raises(PlanError, match="mode 0777"):
+        graphs._keep_compiled_code_private()
