@@ -36,7 +36,7 @@ class Architecture:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     allow_code: bool = field(default=False, compare=False, repr=False)
-    front: Mapping[str, Any] | None = None
+    front: Mapping[str, Any] | None = field(default=None, repr=False)  # no recipe has one
 
     @property
     def key(self) -> str:
