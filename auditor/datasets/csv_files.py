@@ -28,7 +28,7 @@ LONGEST_NAME = 200
 """Characters that the name of a column may have."""
 
 LONGEST_ROW = 2**23
-"""Characters that a row may have, quoted line ends included."""
+"""Characters that a row may have, quoted line ends and blank lines before it included."""
 
 GAPS = frozenset(
     {"", "?", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"}
@@ -126,7 +126,8 @@ class _Lines:
         self.total += len(line)
         if self.row > LONGEST_ROW:
             raise DataError(
-                f"{self.shown} has a row of more than {LONGEST_ROW:,} characters; check its line ends and quotes"
+                f"{self.shown} has a row (or blank lines) of more than {LONGEST_ROW:,} characters; check its line ends "
+                f"and quotes"
             )
         if "\0" in line:
             raise DataError(f"{self.shown} holds a zero byte, so it is no text; save it as UTF-8 text")
@@ -161,10 +162,10 @@ def _frame(lines: _Lines, names: Sequence[str] | None, delimiter: str) -> "pd.Da
         return 2 * int(blocks[-1].memory_usage(index=False, deep=True).sum())  # twice: they are joined into another
 
     for row in rows:
-        lines.row = 0
         if len(row) == len(columns):
             block.append(row)
             record += 1
+            lines.row = 0  # not after a blank line: a run of them counts as one row
         elif not _blank(row):
             raise DataError(
                 f"{lines.shown} has {len(row):,} cells in record {record} (line {rows.line_num:,}) and "

@@ -19,7 +19,7 @@ from reports.untrusted import guarded, open_regular, printable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM")
 """Raster formats that are read; Pillow's names."""
 
 CHANNELS_OF_MODE = {"L": 1, "RGB": 3}
@@ -76,6 +76,7 @@ def image_endings() -> tuple[frozenset[str], frozenset[str]]:
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator["Image"]:
     from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
 
     shown = printable(str(file))
     with (
@@ -87,7 +88,7 @@ def _opened(file: Path) -> Iterator["Image"]:
         warnings.simplefilter("ignore")
         try:
             image = Pillow.open(content, formats=FORMATS)
-        except Pillow.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise DataError(
                 f"{shown} is not a readable image; replace or remove it ({', '.join(FORMATS)} are read)"
             ) from None

@@ -34,6 +34,9 @@ MOST_CATEGORIES = 200
 """More different values than this make a column free text or an identifier, unless its categories are given."""
 
 
+LONGEST_CATEGORY = 200
+"""Characters of a category or class that is taken from the data."""
+
 MOST_CLASSES = 1_000
 """More different labels than this are no classes, unless they are given."""
 
@@ -117,8 +120,13 @@ def _refuse_stray_text(values: "pd.Series[Any]", column: str, source: str) -> No
         )
 
 
-def _distinct(values: "pd.Series[Any]") -> list[str]:
+def _distinct(values: "pd.Series[Any]", column: str, source: str) -> list[str]:
     found = as_text(values.drop_duplicates()).dropna().unique().tolist()
+    if long := [value for value in found if len(value) > LONGEST_CATEGORY]:
+        raise DataError(
+            f"{source}: column {quoted(column)} holds a text of {len(long[0]):,} characters ({quoted(long[0])}); a "
+            f"category has at most {LONGEST_CATEGORY}, so leave the column out with exclude, or shorten its texts"
+        )
     try:
         return sorted(found, key=lambda value: (float(value), value))
     except ValueError:
@@ -150,7 +158,7 @@ def _categories(values: "pd.Series[Any]", column: str, source: str) -> tuple[str
         raise DataError(
             f"{source}: column {quoted(column)} holds dates; turn it into a number, or leave it out with exclude"
         )
-    found = _distinct(values)
+    found = _distinct(values, column, source)
     if len(found) > MOST_CATEGORIES or len(found) > max(FEW, len(values) // 2):
         raise DataError(
             f"{source}: column {quoted(column)} has {len(found)} different texts in {len(values)} records, like an "
@@ -167,7 +175,7 @@ def _classes(values: "pd.Series[Any]", label: str, source: str) -> tuple[str, ..
         raise DataError(
             f"{source}: label {quoted(label)} is missing in record {row}; every record needs one, so drop it"
         )
-    found = _distinct(values)
+    found = _distinct(values, label, source)
     if len(found) > min(MOST_CLASSES, max(FEW, len(values) // 2)):
         raise DataError(
             f"{source}: label {quoted(label)} has {len(found)} different values in {len(values)} records, too many for "

@@ -81,7 +81,7 @@ def _column(source: Any, field: Any, held: int, *, max_memory: int, shown: str) 
     for batch in source.iter_batches(batch_size=_BATCH, columns=[field.name], use_threads=False):
         part = batch.column(field.name)
         part.validate(full=True)
-        held += _size(part)
+        held += 2 * _size(part)  # twice: a column is there once more while it is encoded
         check_budget(held, max_memory, shown, error=DataError)
         parts.append(part.cast(field.type) if _is_text(field) else part)
     return pa.chunked_array(parts, type=None if parts else field.type), held
