@@ -72,12 +72,7 @@ def infer(
     """
     ranges, categories = ranges or {}, categories or {}
     names = [str(column) for column in frame.columns]
-    for argument, given in (("label", [label]), ("ranges", ranges), ("categories", categories), ("exclude", exclude)):
-        for name in given:
-            if name not in names:
-                raise ValueError(
-                    f"{argument}: {source} has no column {quoted(name)}{nearest(name, names)}; it has {few(names)}"
-                )
+    _check_names(names, source, label=[label], ranges=ranges, categories=categories, exclude=exclude)
     for name, (low, high) in ranges.items():
         if not (low < high and np.isfinite(high - low)):
             raise ValueError(f"ranges: {quoted(name)} is ({low}, {high}); give two finite numbers, the smaller first")
@@ -102,6 +97,15 @@ def infer(
     if not columns:
         raise DataError(f"{source} has no column left beside the label {quoted(label)}; exclude fewer columns")
     return table(*columns, label=label, classes=classes or _classes(frame[label], label, source), public_domain=public)
+
+
+def _check_names(names: Sequence[str], source: str, **arguments: Collection[str]) -> None:
+    for argument, given in arguments.items():
+        for name in given:
+            if name not in names:
+                raise ValueError(
+                    f"{argument}: {source} has no column {quoted(name)}{nearest(name, names)}; it has {few(names)}"
+                )
 
 
 def _refuse_stray_text(values: "pd.Series[Any]", column: str, source: str) -> None:
