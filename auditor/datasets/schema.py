@@ -5,29 +5,28 @@ categories. The schema is data (`defenses.records.Table`), so two files can be e
 """
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.memory import check_budget, default_budget
 from defenses.errors import DataError
 from defenses.records import Column, FloatArray, IntArray, Records, Table
+from reports.untrusted import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MOSTLY = 0.9
-"""Share of numbers from which text in a column is taken for a mistake."""
 MISSING = "?"
 """The category that a missing cell of a categorical column is encoded as."""
 
-FEW = 20
-"""Up to this many different values are a plausible category set, however few rows there are."""
-
-MOST_CATEGORIES = 200
-"""More different values than this make a column free text or an identifier, unless its categories are given."""
+LONGEST_SHOWN = 48
+"""Characters of a name or value from a file that an error shows."""
 
 
 def numeric(name: str, low: float, high: float) -> Column:
@@ -62,81 +61,22 @@ def table(*columns: Column, label: str, classes: Sequence[str], public_domain: b
     return Table(placed, label, tuple(classes), public_domain)
 
 
-def infer(
-    frame: "pd.DataFrame",
-    *,
-    label: str,
-    source: str,
-    classes: Sequence[str] | None = None,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-    categories: Mapping[str, Sequence[str]] | None = None,
-    exclude: Collection[str] = (),
-) -> Table:
-    """Read a schema off a table: what is not given is taken from the data, and the schema then says so.
-
-    Args:
-        frame: The rows, the label among the columns.
-        label: Name of the label column.
-        source: What to call the table in an error.
-        classes: Label values in the order of their codes; None takes those present, sorted.
-        ranges: Public (low, high) of numeric columns.
-        categories: Public values of categorical columns; an empty sequence makes the column categorical and takes the
-            values from the data (for codes that look like numbers).
-        exclude: Columns to leave out.
-
-    Returns:
-        The schema; `public_domain` is True only if nothing had to be read from the data.
-
-    Raises:
-        DataError: If a column is an identifier or row number, lacks a number, or the label cannot be a class.
-        ValueError: If an argument names a column that is not there, or a range that is empty.
-    """
-    ranges, categories = ranges or {}, categories or {}
-    names = [str(column) for column in frame.columns]
-    for argument, given in (("label", [label]), ("ranges", ranges), ("categories", categories), ("exclude", exclude)):
-        for name in given:
-            if name not in names:
-                raise ValueError(
-                    f"{argument}: {source} has no column {name!r}{nearest(name, names)}; it has {few(names)}"
-                )
-    for name, (low, high) in ranges.items():
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"ranges: {name!r} is ({low}, {high}); give two finite numbers, the smaller first")
-    columns: list[Column] = []
-    public = classes is not None
-    for name in names:
-        if name == label or name in exclude:
-            continue
-        numbers = None if name in categories or frame[name].isna().all() else as_numbers(frame[name])
-        if numbers is None and name in ranges:
-            raise ValueError(f"ranges: column {name!r} of {source} is not numeric; list its values under categories")
-        if numbers is None:
-            if name not in categories:
-                _refuse_stray_text(frame[name], name, source)
-            columns.append(categorical(name, *(categories.get(name) or _categories(frame[name], name, source))))
-            public = public and bool(categories.get(name))
-        else:
-            columns.append(numeric(name, *(ranges.get(name) or _range(numbers, name, source))))
-            public = public and name in ranges
-    if not columns:
-        raise DataError(f"{source} has no column left beside the label {label!r}; exclude fewer columns")
-    return table(*columns, label=label, classes=classes or _classes(frame[label], label, source), public_domain=public)
-
-
-def encode(frame: "pd.DataFrame", schema: Table, *, name: str) -> Records:
+def encode(frame: "pd.DataFrame", schema: Table, *, name: str, max_memory: int | None = None) -> Records:
     """Encode rows by a schema; columns that the schema does not name are left out.
 
     Args:
         frame: The rows (n), text or typed, the label among the columns.
         schema: From `table`, `infer`, or another set's `Records.kind`.
         name: What the data set is called in reports and errors.
+        max_memory: Bytes that x may take; None for half of what there is.
 
     Returns:
         Records with x (n, features) in [0, 1]: a number outside its range is clipped to it, and a missing cell of a
         categorical column becomes the category "?" if the schema has one.
 
     Raises:
-        DataError: If a column is absent, a value is not in its column's domain, or a number is missing.
+        DataError: If a column is absent, a value is not in its column's domain, a number is missing, or x would be too
+            large.
 
     Example:
         >>> import pandas as pd
@@ -151,7 +91,10 @@ def encode(frame: "pd.DataFrame", schema: Table, *, name: str) -> Records:
         )
     if not len(frame):
         raise DataError(f"{name} holds no rows; at least one is needed")
-    x = np.zeros((len(frame), sum(column.width for column in schema.columns)), dtype=np.float32)
+    shape = len(frame), sum(column.width for column in schema.columns)
+    budget = default_budget() if max_memory is None else max_memory
+    check_budget(4 * math.prod(shape), budget, f"{name}, encoded as {shape[0]:,} x {shape[1]:,},", error=DataError)
+    x = np.zeros(shape, dtype=np.float32)
     rows = np.arange(len(frame))
     for column in schema.columns:
         if column.categories:
@@ -193,13 +136,18 @@ def decode(x: FloatArray, schema: Table) -> "pd.DataFrame":
 def nearest(name: str, known: Collection[str]) -> str:
     """Return ' (did you mean ...?)' for the closest known name, or nothing if none is close."""
     match = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    return f" (did you mean {quoted(match[0])}?)" if match else ""
 
 
 def few(names: Collection[object], most: int = 8) -> str:
     """List names for an error, the first `most` and how many more."""
-    shown = ", ".join(str(name) if isinstance(name, int) else repr(str(name)) for name in list(names)[:most])
+    shown = ", ".join(str(name) if isinstance(name, int) else quoted(str(name)) for name in islice(names, most))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def quoted(value: object) -> str:
+    """Return a name or value from a file for an error: in quotes, on one line, and not long."""
+    return printable(repr(value), longest=LONGEST_SHOWN)
 
 
 def as_numbers(values: "pd.Series[Any]") -> npt.NDArray[np.float64] | None:
@@ -214,22 +162,8 @@ def as_numbers(values: "pd.Series[Any]") -> npt.NDArray[np.float64] | None:
     return np.asarray(numbers.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
 
 
-def _refuse_stray_text(values: "pd.Series[Any]", column: str, source: str) -> None:
-    """Refuse text among numbers: one stray cell would silently turn a column of numbers into one of categories."""
-    import pandas as pd
-
-    if pd.api.types.is_bool_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
-        return
-    stray = (pd.to_numeric(values, errors="coerce").isna() & values.notna()).to_numpy()
-    if 0 < stray.sum() <= (1 - MOSTLY) * values.notna().sum():
-        row = int(np.flatnonzero(stray)[0])
-        raise DataError(
-            f"{source}: column {column!r} holds {values.iloc[row]!r} in record {row} among numbers ({int(stray.sum())} "
-            f"such records); correct them, or name the column under categories (an empty list takes what is there)"
-        )
-
-
-def _text(values: "pd.Series[Any]") -> "pd.Series[Any]":
+def as_text(values: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Return stripped texts; a whole number has no decimals."""
     # A typed column may hold 1.0 in one file and 1 in the next (one missing cell is enough): both are the text "1".
     import pandas as pd
 
@@ -238,27 +172,19 @@ def _text(values: "pd.Series[Any]") -> "pd.Series[Any]":
     return values.astype("string").str.strip()
 
 
-def _distinct(values: "pd.Series[Any]") -> list[str]:
-    found = _text(values.drop_duplicates()).dropna().unique().tolist()
-    try:
-        return sorted(found, key=lambda value: (float(value), value))
-    except ValueError:
-        return sorted(found)
-
-
 def _codes(values: "pd.Series[Any]", categories: Sequence[str], column: str, source: str) -> IntArray:
     import pandas as pd
 
-    text = _text(values)
+    text = as_text(values)
     if MISSING in categories:
         text = text.fillna(MISSING)
     codes = pd.Index(categories).get_indexer(pd.Index(text.astype(object)))
     if (codes < 0).any():
         row = int(np.flatnonzero(codes < 0)[0])
-        held = "nothing" if pd.isna(text.iloc[row]) else repr(text.iloc[row])
+        held = "nothing" if pd.isna(text.iloc[row]) else quoted(text.iloc[row])
         raise DataError(
-            f"{source}: column {column!r} holds {held} in record {row} ({int((codes < 0).sum())} such records); its "
-            f"values are {few(categories, 12)}. Correct the records, or load with a schema that has this value"
+            f"{source}: column {quoted(column)} holds {held} in record {row} ({int((codes < 0).sum())} such records); "
+            f"its values are {few(categories, 12)}. Correct the records, or load with a schema that has this value"
         )
     return np.asarray(codes, dtype=np.int64)
 
@@ -271,62 +197,21 @@ def _scaled(values: "pd.Series[Any]", column: Column, source: str) -> npt.NDArra
         bad = pd.to_numeric(values, errors="coerce").isna() & values.notna()
         row = int(np.flatnonzero(bad.to_numpy())[0]) if bad.any() else 0
         raise DataError(
-            f"{source}: column {column.name!r} holds {values.iloc[row]!r} in record {row}, and the schema says it is a "
-            f"number in [{column.low:g}, {column.high:g}]; correct the records"
+            f"{source}: column {quoted(column.name)} holds {quoted(values.iloc[row])} in record {row}, and the "
+            f"schema says it is a number in [{column.low:g}, {column.high:g}]; correct the records"
         )
-    _all_finite(numbers, column.name, source)
+    all_finite(numbers, column.name, source)
     # A constant column has no width to divide by; every value of it is 0.
     scaled = (numbers - column.low) / ((column.high - column.low) or 1.0)
     return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
-def _all_finite(numbers: npt.NDArray[np.float64], column: str, source: str) -> None:
+def all_finite(numbers: npt.NDArray[np.float64], column: str, source: str) -> None:
+    """Refuse numbers that are missing or infinite."""
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
         what = "no number" if np.isnan(numbers[bad[0]]) else "an infinite number"
         raise DataError(
-            f"{source}: column {column!r} holds {what} in record {bad[0]} ({bad.size} such records); fill them in, "
-            f"drop those rows, or leave the column out with exclude"
+            f"{source}: column {quoted(column)} holds {what} in record {bad[0]} ({bad.size} such records); fill them "
+            f"in, drop those rows, or leave the column out with exclude"
         )
-
-
-def _range(numbers: npt.NDArray[np.float64], column: str, source: str) -> tuple[float, float]:
-    _all_finite(numbers, column, source)
-    low, high = float(numbers.min()), float(numbers.max())
-    whole = bool((numbers % 1 == 0).all())
-    # A row number tells the members' file from the non-members' file: an attack would "succeed" on the file layout.
-    if whole and len(numbers) > FEW and high - low + 1 == len(numbers) == len(np.unique(numbers)):
-        raise DataError(
-            f"{source}: column {column!r} counts the rows ({low:g} to {high:g}, each once), so it identifies a record; "
-            f"leave it out with exclude, or give its range if it is a true attribute"
-        )
-    return low, high
-
-
-def _categories(values: "pd.Series[Any]", column: str, source: str) -> tuple[str, ...]:
-    import pandas as pd
-
-    if pd.api.types.is_datetime64_any_dtype(values):
-        raise DataError(f"{source}: column {column!r} holds dates; turn it into a number, or leave it out with exclude")
-    found = _distinct(values)
-    if len(found) > MOST_CATEGORIES or len(found) > max(FEW, len(values) // 2):
-        raise DataError(
-            f"{source}: column {column!r} has {len(found)} different texts in {len(values)} records, like an "
-            f"identifier or free text (at most {MOST_CATEGORIES}, and half the records); leave it out with exclude, or "
-            "list its values under categories"
-        )
-    has_gap = bool(values.isna().any())
-    return (*(value for value in found if value != MISSING), *([MISSING] if has_gap or MISSING in found else []))
-
-
-def _classes(values: "pd.Series[Any]", label: str, source: str) -> tuple[str, ...]:
-    if values.isna().any():
-        row = int(np.flatnonzero(values.isna().to_numpy())[0])
-        raise DataError(f"{source}: label {label!r} is missing in record {row}; every record needs one, so drop it")
-    found = _distinct(values)
-    if len(found) > max(FEW, len(values) // 2):
-        raise DataError(
-            f"{source}: label {label!r} has {len(found)} different values in {len(values)} records, too many for "
-            f"classes; name the column that holds the class, or group the values first"
-        )
-    return tuple(found)

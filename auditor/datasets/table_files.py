@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from auditor.datasets.csv_files import GAPS, read_cells
+from auditor.datasets.inferred import infer
+from auditor.datasets.parquet_files import read_parquet
 from auditor.datasets.reading import Reading
-from auditor.datasets.schema import encode, few, infer
+from auditor.datasets.schema import encode, few
 from defenses.errors import DataError
 from defenses.records import Records, Table
+from reports.untrusted import guarded, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,33 +37,41 @@ def read_table(path: Path, reading: Reading) -> Records:
         DataError: If the file cannot be read or a column cannot be encoded.
         ValueError: If an argument does not fit the file.
     """
-    reading.refuse_all_but("label", "classes", "ranges", "categories", "exclude", "like", source=str(path))
-    name = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    frame = _frame(path)
+    shown = printable(str(path))
+    reading.refuse_all_but("label", "classes", "ranges", "categories", "exclude", "like", source=shown)
+    name = printable(path.name.removesuffix(".gz").rsplit(".", 1)[0])
+    frame = read_frame(path, max_memory=reading.max_memory)
+    if not path.name.lower().endswith(".parquet"):
+        frame = frame.mask(frame.isin(GAPS))
+    with guarded(shown, error=DataError, remedy="correct its cells", keep=ValueError):
+        return encode(frame, _schema(frame, reading, shown), name=name, max_memory=reading.max_memory)
+
+
+def _schema(frame: "pd.DataFrame", reading: Reading, shown: str) -> Table:
+    """Return the schema of `like`, or else what the arguments and the rows say."""
     if reading.like is not None:
         schema = reading.like.kind
         if not isinstance(schema, Table):
             raise ValueError(
-                f"like: {reading.like.name} holds images, {path} a table; give the records of another table"
+                f"like: {reading.like.name} holds images, {shown} a table; give the records of another table"
             )
         _agree(reading, schema, like=reading.like.name)
-        return encode(frame, schema, name=name)
+        return schema
     if reading.label is None:
-        raise ValueError(f"{path} needs the name of its label column: give label, one of {few(frame.columns)}")
+        raise ValueError(f"{shown} needs the name of its label column: give label, one of {few(frame.columns)}")
     if isinstance(reading.classes, int):
         raise ValueError(
             f"classes is {reading.classes}; a table needs the label values, in order: classes=['no', 'yes']"
         )
-    schema = infer(
+    return infer(
         frame,
         label=reading.label,
-        source=str(path),
+        source=shown,
         classes=reading.class_names,
         ranges=reading.ranges,
         categories=reading.categories,
         exclude=reading.exclude,
     )
-    return encode(frame, schema, name=name)
 
 
 def _agree(reading: Reading, schema: Table, *, like: str) -> None:
@@ -81,18 +93,18 @@ def _agree(reading: Reading, schema: Table, *, like: str) -> None:
         raise ValueError(f"{wrong[0]} is not what {like} was loaded with; give the same, or leave it out beside like")
 
 
-def _frame(path: Path) -> "pd.DataFrame":
-    import pandas as pd
+def read_frame(path: Path, *, max_memory: int) -> "pd.DataFrame":
+    """Read the rows of a table: cells of a csv as the text that they are, typed ones of a parquet file.
 
-    try:
-        if path.name.lower().endswith(".parquet"):
-            frame = pd.read_parquet(path, engine="pyarrow")
-        else:
-            # Text throughout: guessed types would turn "01" into 1 in one file and leave it in the next.
-            frame = pd.read_csv(path, dtype=str, skipinitialspace=True, na_values="?")
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read as a table ({reason}); check the file") from None
+    Args:
+        path: A file that ends like one of `TABLE_ENDINGS`.
+        max_memory: Bytes that the rows may take.
+
+    Raises:
+        DataError: If it cannot be read, has no rows, or does not fit into the budget.
+    """
+    reader = read_parquet if path.name.lower().endswith(".parquet") else read_cells
+    frame = reader(path, max_memory=max_memory)
     if not len(frame):
-        raise DataError(f"{path} holds no rows; at least one is needed")
-    return frame.rename(columns=lambda column: str(column).strip())
+        raise DataError(f"{printable(str(path))} holds no rows; at least one is needed")
+    return frame

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from auditor.datasets.csv_files import GAPS, read_cells
 from auditor.datasets.pixels import read_npz
 from auditor.datasets.schema import MISSING, categorical, encode, numeric, table
 from auditor.datasets.shelf import DataSet, Part, Shelf
-from defenses.errors import DataError
+from auditor.memory import default_budget
 from defenses.records import Records, Table
 
 if TYPE_CHECKING:
@@ -140,13 +141,8 @@ COMPAS = table(
 
 
 def _rows(path: Path, **layout: Any) -> "pd.DataFrame":
-    import pandas as pd
-
-    try:
-        rows: pd.DataFrame = pd.read_csv(path, dtype=str, na_values="?", **layout)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a table ({error}); get it again") from None
-    return rows
+    frame = read_cells(path, max_memory=default_budget(), **layout)
+    return frame.mask(frame.isin(GAPS))
 
 
 def _adult(shelf: Shelf, part: Part) -> Records:
@@ -156,8 +152,7 @@ def _adult(shelf: Shelf, part: Part) -> Records:
     files = shelf.obtain(*(f"adult/adult.{one}" for one in parts), fetch=None, name="Adult")
     # adult.test begins with a comment line, and its labels end in a full stop.
     frame = pd.concat(
-        _rows(file, names=_ADULT_COLUMNS, skipinitialspace=True, skiprows=int(one == "test"))
-        for one, file in zip(parts, files, strict=True)
+        _rows(file, names=_ADULT_COLUMNS, skip=int(one == "test")) for one, file in zip(parts, files, strict=True)
     )
     frame["income"] = frame["income"].str.rstrip(".")
     return encode(frame, ADULT, name="Adult")
@@ -165,7 +160,7 @@ def _adult(shelf: Shelf, part: Part) -> Records:
 
 def _german(shelf: Shelf, part: Part) -> Records:
     (file,) = shelf.obtain("tabular_small/german.data", fetch=None, name="German credit")
-    frame = _rows(file, names=[*(column.name for column in GERMAN.columns), GERMAN.label], sep=" ")
+    frame = _rows(file, names=[*(column.name for column in GERMAN.columns), GERMAN.label], delimiter=" ")
     frame[GERMAN.label] = frame[GERMAN.label].map({"1": "good", "2": "bad"})
     return encode(frame, GERMAN, name="German credit")
 

@@ -9,9 +9,12 @@ import numpy as np
 
 from auditor.canaries.form import Form
 from auditor.canaries.kind import Drawn
+from auditor.datasets.image_files import LARGEST_FILE
+from auditor.datasets.image_folders import class_folders, images_in
 from auditor.datasets.pixels import Bytes, unit_interval
 from defenses.errors import DataError
 from defenses.records import FloatArray, IntArray, Records
+from reports.untrusted import open_regular, printable
 
 
 class ImageFolder(Form):
@@ -26,18 +29,18 @@ class ImageFolder(Form):
     """
 
     def __init__(self, path: Path, records: Records) -> None:
-        self._classes = sorted(one.name for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
-        self._files = [file for name in self._classes for file in _images_in(path / name)]
+        shown = printable(str(path))
+        self._files = [file for name in class_folders(path) for file in images_in(path / name)]
         if len(self._files) != len(records):
             raise DataError(
-                f"{path} changed while it was read: {len(self._files)} images, not {len(records)}; try again"
+                f"{shown} changed while it was read: {len(self._files)} images, not {len(records)}; try again"
             )
         # Codes follow the folders' order unless the caller gave another one, which the records show.
         code = {file.parent.name: int(label) for file, label in zip(self._files, records.y, strict=True)}
         self._named = {label: name for name, label in code.items()}
         if len(self._named) < records.classes:
             raise DataError(
-                f"{path} has images of {len(self._named)} of {records.classes} classes; add images of all of them"
+                f"{shown} has images of {len(self._named)} of {records.classes} classes; add images of all of them"
             )
         names = [self._named[label] for label in range(records.classes)]
         super().__init__(path.resolve().name, records, {"classes": names})
@@ -57,7 +60,8 @@ class ImageFolder(Form):
             else:
                 original = self._files[kept[place] if number < 0 or added.base is None else added.base[number]]
                 file = folder / f"{name}{original.suffix.lower()}"
-                shutil.copyfile(original, file)
+                with open_regular(original, error=DataError, most=LARGEST_FILE) as content, file.open("xb") as copy:
+                    shutil.copyfileobj(content, copy)
             os.utime(file, (now, now))
 
     def settle(self, drawn: Drawn, scratch: Path) -> Drawn:
@@ -75,12 +79,3 @@ def _save(x: FloatArray, file: Path) -> None:
 
     pixels = np.moveaxis(_bytes(x), 0, 2)
     Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    """Return the images of one class in the order in which they are loaded."""
-    from PIL import Image as Pillow
-
-    endings = {ending for ending, kind in Pillow.registered_extensions().items() if kind in Pillow.OPEN}
-    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return [entry for entry in inside if entry.is_file() and entry.suffix.lower() in endings]

@@ -9,17 +9,18 @@ import numpy.typing as npt
 from auditor.canaries.form import Form
 from auditor.canaries.kind import Drawn
 from auditor.datasets import decode
-from auditor.datasets.schema import MISSING
+from auditor.datasets.csv_files import GAPS
+from auditor.datasets.schema import MISSING, quoted
+from auditor.datasets.table_files import read_frame
+from auditor.memory import default_budget
 from defenses.errors import DataError
 from defenses.records import Column, FloatArray, IntArray, Records, Table
+from reports.untrusted import printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_DECIMALS = 6
-
-GAPS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""Texts of a cell that count as missing."""
 
 
 class TableFile(Form):
@@ -43,12 +44,11 @@ class TableFile(Form):
     @classmethod
     def at(cls, path: Path, records: Records) -> "TableFile":
         """Take over the file that the records were read from."""
-        import pandas as pd
-
-        if path.name.lower().endswith(".parquet"):
-            frame = pd.read_parquet(path, engine="pyarrow")
-        else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        frame = read_frame(path, max_memory=default_budget())
+        if len(frame) != len(records):
+            raise DataError(
+                f"{printable(str(path))} changed while it was read: {len(frame)} rows, not {len(records)}; try again"
+            )
         return cls(path.name, records, frame)
 
     @classmethod
@@ -111,8 +111,8 @@ class TableFile(Form):
                 rows[place] = pd.Series(np.rint(values) if whole else values).astype(like.dtype)
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"{self.name}: a canary's value for column {name!r} does not fit its type {like.dtype} ({error}); "
-                "give ranges and categories that the column can hold"
+                f"{self.name}: a canary's value for column {quoted(name)} does not fit its type {like.dtype} "
+                f"({printable(str(error))}); give ranges and categories that the column can hold"
             ) from error
 
 
