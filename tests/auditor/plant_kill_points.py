@@ -84,9 +84,13 @@ class Trial:
 
     def faults(self) -> list[str]:
         """Return what is wrong with a finished planting."""
-        sealed = Sealed.read(self.secret)
-        public = json.loads((self.out / "planted.json").read_text())
-        back = read_source(self.source.model_copy(update={"source": str(self.out / sealed.data)}), self.folder, None)
+        try:
+            sealed = Sealed.read(self.secret)
+            public = json.loads((self.out / "planted.json").read_text())
+            named = self.source.model_copy(update={"source": str(self.out / sealed.data)})
+            back = read_source(named, self.folder, None)
+        except (AuditError, OSError, ValueError) as error:
+            return [f"cannot be read: {error}"]
         found = {
             "commitments differ": public["commitment"] != sealed.commitment,
             "other data": data_digest(back) != sealed.data_digest,

@@ -22,7 +22,14 @@ ALL = {"nothing", "sealed file", "all"}
 
 
 @pytest.mark.parametrize(
-    ("form", "stride"), [("npz", 1), ("csv", 1), ("folder", 12), pytest.param("folder", 1, marks=pytest.mark.slow)]
+    ("form", "stride"),
+    [
+        ("npz", 1),
+        ("csv", 3),
+        ("folder", 12),
+        pytest.param("csv", 1, marks=pytest.mark.slow),
+        pytest.param("folder", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_kill_at_any_step_is_mended_by_the_next_call(form: str, stride: int, tmp_path: Path) -> None:
     done = subprocess.run(
