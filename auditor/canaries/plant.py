@@ -58,12 +58,15 @@ def plant(
 ) -> Planted:
     """Plant canaries into a data set.
 
+    The sealed file and then the folder appear whole, or not at all. What a killed planting leaves, the next call with
+    the same goals clears up; see `auditor.canaries.staging`.
+
     Args:
         source: The data: a name, or a path with what must be known to read it.
         kind: What the canaries are.
         canaries: m, candidates to make; each is planted by its own fair coin. At least 50.
-        out: Folder for the planted data; must not be there, or be empty.
-        secret: The sealed file; must not be there, nor lie in the data's or the planted data's folder.
+        out: Folder for the planted data (mode 0700); must not be there, or be empty.
+        secret: The sealed file (mode 0600); must not be there, nor lie in the data's or the planted data's folder.
         folder: Folder that a relative source starts from.
         data_dir: Where data sets are looked for first.
         on_progress: Called while a reference model is trained, for kinds that want one.

@@ -208,13 +208,13 @@ def publish(data: Staging, sealed: Staging) -> None:
         _sync(goal.parent)
         goal, remedy = data.goal, "a new folder for the planted data"
         os.rename(data.content, goal)  # replaces an empty folder, and nothing else
-        _sync(goal.parent)
     except BaseException as error:
         if data.content.exists() and sealed.goal.exists() and sealed.goal.samefile(sealed.content):
             sealed.goal.unlink()
         if isinstance(error, OSError):
             raise DataError(f"{goal} cannot be made ({error.strerror}); give {remedy}") from error
         raise
+    _sync(data.goal.parent)
 
 
 def _sync_tree(folder: Path) -> None:
