@@ -97,25 +97,21 @@ def plant(
             refuse_taken(out, secret)
             data.empty()
             sealed.empty()
-            records = read_source(source, folder, data_dir)
-            form = form_of(source, records, folder)
-            drawn = _drawn(kind, records, canaries, form=form, staging=sealed, on_progress=on_progress)
+            form = form_of(source, read_source(source, folder, data_dir), folder)
+            drawn = _drawn(kind, canaries, form=form, staging=sealed, on_progress=on_progress)
             truth = _make(kind, drawn, form=form, data=data, sealed=sealed)
             publish(data, sealed)
         finally:
             data.empty()
             sealed.empty()
-    removed = 0 if drawn.base is None else len(drawn)
-    return Planted(out / form.name, truth.commitment, truth.data_digest, removed)
+    return Planted(out / form.name, truth.commitment, truth.data_digest, 0 if drawn.base is None else len(drawn))
 
 
-def _drawn(
-    kind: Kind, records: Records, canaries: int, *, form: Form, staging: Staging, on_progress: OnProgress
-) -> Drawn:
+def _drawn(kind: Kind, canaries: int, *, form: Form, staging: Staging, on_progress: OnProgress) -> Drawn:
     """Return the candidates; whatever it takes to make them lies beside the coins, where the training does not read."""
     scratch = staging.folder / "scratch"
     scratch.mkdir(mode=0o700)
-    return _distinct(kind, records, canaries, form, scratch, on_progress)
+    return _distinct(kind, form.records, canaries, form, scratch, on_progress)
 
 
 def _make(kind: Kind, drawn: Drawn, *, form: Form, data: Staging, sealed: Staging) -> Sealed:
