@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu bench bench-gpu check format clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu check format sbom clean
 
 demo: $(INSTALLED)
 	$(BIN)/auditor demo
@@ -38,6 +38,23 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What a user's installation holds and nothing else: no development tools, no installer, not the tool that lists it.
+sbom:
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	if command -v uv >/dev/null 2>&1; then \
+		uv venv --quiet --python $(PYTHON) "$$scratch/tool" && \
+		uv venv --quiet --python $(PYTHON) "$$scratch/runtime" && \
+		uv pip install --quiet --python "$$scratch/tool/bin/python" 'cyclonedx-bom>=7' && \
+		uv pip install --quiet --python "$$scratch/runtime/bin/python" .; \
+	else \
+		$(PYTHON) -m venv "$$scratch/tool" && \
+		$(PYTHON) -m venv --without-pip "$$scratch/runtime" && \
+		"$$scratch/tool/bin/python" -m pip install --quiet --upgrade pip 'cyclonedx-bom>=7' && \
+		"$$scratch/tool/bin/python" -m pip --python "$$scratch/runtime/bin/python" install --quiet .; \
+	fi && \
+	"$$scratch/tool/bin/cyclonedx-py" environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file sbom.cdx.json "$$scratch/runtime/bin/python"
 
 $(INSTALLED): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \

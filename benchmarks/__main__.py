@@ -21,12 +21,10 @@ MODULES = {
     "ladder": "benchmarks.ladder",
     "reconstruction": "benchmarks.reconstruction",
     "labels": "benchmarks.label_inference",
+    "kills": "benchmarks.kills",
 }
-UNTIMED = (
-    "membership",
-    "ladder",
-    "reconstruction",
-)  # they measure what attacks and bounds find, and run when they are named
+# They measure what attacks, bounds and kills find, not seconds, and run when they are named.
+UNTIMED = ("membership", "ladder", "reconstruction", "kills")
 TITLES = {
     "step": "One DP-SGD step",
     "shadows": "Training shadow models",
@@ -37,6 +35,7 @@ TITLES = {
     "ladder": "Epsilon proved and epsilon shown",
     "reconstruction": "Reconstruction and inference attacks",
     "labels": "Label inference from single gradients",
+    "kills": "Commands that are killed",
 }
 
 
@@ -96,7 +95,7 @@ def _run(name: str, settings: Settings, style: Style) -> tuple[str, dict[str, An
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; all but the last four by default"
+        "names", nargs="*", metavar="name", help=f"which: {', '.join(MODULES)}; by default all but {', '.join(UNTIMED)}"
     )
     parser.add_argument("--quick", action="store_true", help="sizes of seconds, to see that everything runs")
     parser.add_argument("--repeats", type=_positive, help="rounds, in place of each benchmark's own number")

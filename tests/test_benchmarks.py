@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from benchmarks import __main__ as command_line
-from benchmarks import dp_sgd_step, membership, scaling, startup
+from benchmarks import dp_sgd_step, kills, membership, scaling, startup
 from benchmarks.dp_sgd_step import NETS, OPACUS, Problem, builders
 from benchmarks.harness import Settings, interleave, machine, peak_mib, ratios, spread, table, try_out, write
 from benchmarks.shadow_training import art, data_loader, loop, make_work, opacus_loop, ours
@@ -232,3 +232,46 @@ def test_intervals_over_targets_are_students() -> None:
     expected = stats.ttest_1samp([0.5, 0.6, 0.7, 0.6], 0).confidence_interval(0.95)
     assert found == pytest.approx([0.6, *expected])
     assert membership._over_targets([0.5, None]) is None
+
+
+def test_a_kill_takes_the_whole_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """
+import pathlib, subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+pathlib.Path("worker").write_text(str(worker.pid))
+pathlib.Path("work").mkdir()
+time.sleep(100)
+"""
+    monkeypatch.setattr(kills, "CALL", program)
+    (tmp_path / "trial").mkdir()
+    ended = kills._start(kills.CASES[0], tmp_path / "trial", 0.1)
+    assert ended.code is None
+    assert ended.seconds >= 0.1
+    worker = Path("/proc") / (tmp_path / "trial" / "worker").read_text() / "stat"
+    assert not worker.exists() or worker.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_kill_that_leaves_another_result_or_more_files_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first start of each trial is killed after it wrote half of the result; the second takes it for done.
+    program = """
+import json, pathlib, time
+out, work = pathlib.Path("out/report.json"), pathlib.Path("work")
+again = work.exists()
+work.mkdir(exist_ok=True)
+if not again and "trial" in str(pathlib.Path.cwd()):
+    out.parent.mkdir()
+    (work / "left.part").touch()
+    out.write_text(json.dumps({"found": 1, "started": time.time()}))
+    time.sleep(100)
+out.parent.mkdir(exist_ok=True)
+time.sleep(0.2)
+out.write_text(json.dumps({"found": 1 if again else 2, "started": time.time()}))
+"""
+    monkeypatch.setattr(kills, "CALL", program)
+    monkeypatch.setattr(kills, "AGAIN", 0.0)
+    row = kills._measure(kills.CASES[0], tmp_path, 2, np.random.default_rng(0))
+    assert (row["trials"], row["kills"], row["resumed"], row["failed"], row["tracebacks"]) == (2, 2, 2, 0, 0)
+    assert row["different"] >= 2
+    assert row["left over"] == 2

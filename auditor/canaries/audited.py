@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from auditor.canaries.form import read_back
-from auditor.canaries.plant import PUBLIC
 from auditor.canaries.sealed import Sealed, data_digest
+from auditor.canaries.staging import PUBLIC
 from auditor.datasets.sides import FEWEST
 from auditor.given import Given
 from auditor.plan_parts import Checkpoint

@@ -5,9 +5,8 @@ planted data alone; where a row stands in it says nothing, because records and c
 """
 
 import json
+import os
 import secrets
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 from auditor.canaries.form import Form, read_back
 from auditor.canaries.forms import form_of
 from auditor.canaries.kind import Drawn, Kind
-from auditor.canaries.sealed import Sealed, data_digest, reserve
+from auditor.canaries.sealed import Sealed, data_digest
+from auditor.canaries.staging import PUBLIC, Staging, publish, refuse_taken, staged, undo_unfinished
 from auditor.plan_parts import Source
 from auditor.sources import read_source
 from defenses.errors import DataError, PlanError
@@ -26,9 +26,6 @@ from defenses.records import IntArray, Records
 
 FEWEST = 50
 """With fewer canaries the coins may well leave a side of the audit with fewer than the ten that it needs."""
-
-PUBLIC = "planted.json"
-"""What is said in public beside the planted data."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,15 @@ def plant(
 ) -> Planted:
     """Plant canaries into a data set.
 
+    The sealed file and then the folder appear whole, or not at all. What a killed planting leaves, the next call with
+    the same goals clears up; see `auditor.canaries.staging`.
+
     Args:
         source: The data: a name, or a path with what must be known to read it.
         kind: What the canaries are.
         canaries: m, candidates to make; each is planted by its own fair coin. At least 50.
-        out: Folder for the planted data; must not be there, or be empty.
-        secret: The sealed file; must not be there, nor lie in the data's or the planted data's folder.
+        out: Folder for the planted data (mode 0700); must not be there, or be empty.
+        secret: The sealed file (mode 0600); must not be there, nor lie in the data's or the planted data's folder.
         folder: Folder that a relative source starts from.
         data_dir: Where data sets are looked for first.
         on_progress: Called while a reference model is trained, for kinds that want one.
@@ -87,45 +87,62 @@ def plant(
     """
     if canaries < FEWEST:
         raise PlanError(f"{canaries} canaries; give at least {FEWEST}, since an audit needs some in and some left out")
-    records = read_source(source, folder, data_dir)
     original = (folder / source.source).expanduser()
     _refuse_inside(secret, out, original if original.is_dir() else None)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise PlanError(f"{out} is not empty; give a folder of its own for the planted data")
-    form = form_of(source, records, folder)
-    made = not out.exists()
-    with reserve(secret) as file:
+    _refuse_in_use(out)
+    # A link in place of the sealed file is not followed: it would be something that is there.
+    with staged(out.resolve()) as data, staged(secret.parent.resolve() / secret.name) as sealed:
+        undo_unfinished(data, sealed)
         try:
-            with tempfile.TemporaryDirectory(prefix="canaries-") as scratch:
-                drawn = _distinct(kind, records, canaries, form, Path(scratch), on_progress)
-            included = np.frombuffer(secrets.token_bytes(canaries), np.uint8) % 2 == 1
-            out.mkdir(parents=True, exist_ok=True)
-            planted = _write(form, drawn, drawn.take(np.flatnonzero(included)), out / form.name)
-            sealed = Sealed(
-                candidates=replace(_records(drawn, records), name=f"{kind.name} canaries planted in {records.name}"),
-                included=included,
-                kind=kind.name,
-                data=form.name,
-                data_digest=data_digest(planted),
-                reading=form.reading,
-                salt=secrets.token_hex(32),
-            )
-            sealed.write(file)
-            public = {
-                "data": form.name,
-                "data_digest": sealed.data_digest,
-                "canaries": canaries,
-                "kind": kind.name,
-                "commitment": sealed.commitment,
-            }
-            (out / PUBLIC).write_text(json.dumps(public, indent=2) + "\n")
-        except BaseException:
-            secret.unlink()
-            if out.is_dir():
-                _clear(out, itself=made)
-            raise
-    removed = 0 if drawn.base is None else len(drawn)
-    return Planted(out / form.name, sealed.commitment, sealed.data_digest, removed)
+            refuse_taken(out, secret)
+            data.empty()
+            sealed.empty()
+            form = form_of(source, read_source(source, folder, data_dir), folder)
+            drawn = _drawn(kind, canaries, form=form, staging=sealed, on_progress=on_progress)
+            truth = _make(kind, drawn, form=form, data=data, sealed=sealed)
+            publish(data, sealed)
+        finally:
+            data.empty()
+            sealed.empty()
+    return Planted(out / form.name, truth.commitment, truth.data_digest, 0 if drawn.base is None else len(drawn))
+
+
+def _drawn(kind: Kind, canaries: int, *, form: Form, staging: Staging, on_progress: OnProgress) -> Drawn:
+    """Return the candidates; whatever it takes to make them lies beside the coins, where the training does not read."""
+    scratch = staging.folder / "scratch"
+    scratch.mkdir(mode=0o700)
+    return _distinct(kind, form.records, canaries, form, scratch, on_progress)
+
+
+def _make(kind: Kind, drawn: Drawn, *, form: Form, data: Staging, sealed: Staging) -> Sealed:
+    """Toss the coins and make planted data and sealed file where nobody looks for them yet."""
+    included = np.frombuffer(secrets.token_bytes(len(drawn)), np.uint8) % 2 == 1
+    data.content.mkdir(mode=0o700)
+    data.content.chmod(0o700)  # whatever the umask
+    planted = _write(form, drawn, drawn.take(np.flatnonzero(included)), data.content / form.name)
+    records = form.records
+    truth = Sealed(
+        candidates=replace(_records(drawn, records), name=f"{kind.name} canaries planted in {records.name}"),
+        included=included,
+        kind=kind.name,
+        data=form.name,
+        data_digest=data_digest(planted),
+        reading=form.reading,
+        salt=secrets.token_hex(32),
+    )
+    descriptor = os.open(sealed.content, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        truth.write(file)
+    public = {
+        "data": form.name,
+        "data_digest": truth.data_digest,
+        "canaries": len(drawn),
+        "kind": kind.name,
+        "commitment": truth.commitment,
+    }
+    (data.content / PUBLIC).write_text(json.dumps(public, indent=2) + "\n")
+    return truth
 
 
 def _refuse_inside(secret: Path, *folders: Path | None) -> None:
@@ -135,6 +152,15 @@ def _refuse_inside(secret: Path, *folders: Path | None) -> None:
                 f"the sealed file {secret} would lie in the data's folder {folder}, where the training can "
                 "read it; put it somewhere else"
             )
+
+
+def _refuse_in_use(out: Path) -> None:
+    """Refuse a folder that cannot be replaced, or not without somebody standing in nothing afterwards."""
+    if out.is_dir() and (out.samefile(Path.cwd()) or out.is_mount()):
+        what = "the working folder" if out.samefile(Path.cwd()) else "a mount point"
+        raise PlanError(
+            f"{out} is {what}, and the planted data appear as a whole; give a new folder, e.g. {out / 'planted'}"
+        )
 
 
 def _distinct(kind: Kind, records: Records, count: int, form: Form, scratch: Path, on_progress: OnProgress) -> Drawn:
@@ -204,14 +230,3 @@ def _records(drawn: Drawn, like: Records) -> Records:
         owner=None if like.owner is None else like.owner.max() + 1 + alone,
         cluster=None if like.cluster is None else like.cluster.max() + 1 + alone,
     )
-
-
-def _clear(folder: Path, *, itself: bool) -> None:
-    """Remove what was written into a folder that was empty or not there."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
-    if itself:
-        folder.rmdir()

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -138,20 +137,3 @@ def data_digest(records: Records) -> str:
     for row in sorted(records.row_digests()):
         digest.update(row)
     return digest.hexdigest()
-
-
-def reserve(path: Path) -> io.BufferedWriter:
-    """Make a file that was not there, readable by its owner only, and return it open.
-
-    Raises:
-        DataError: If something of that name is there: coins are never overwritten.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise DataError(
-            f"{path} is there already, and coins are never overwritten: a model may have been trained on them; give "
-            "another name"
-        ) from None
-    return os.fdopen(descriptor, "wb")

@@ -1,0 +1,329 @@
+"""What SIGKILL leaves: commands are killed at random moments and started again until they end.
+
+Every case runs once undisturbed. Then each trial starts it in a fresh folder, kills its whole process group, starts it
+again, and so on; what it ends with must be what the undisturbed run ended with. Plans have a seed and layouts of the
+training are pinned, so nothing but a kill can make a difference. A planting draws its coins anew each time: what is
+looked at is whether sealed file and data belong together.
+"""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Settings, Style, note, table
+from benchmarks.startup import CALL
+
+NAME = "kills"
+SEED = 20240601
+AGAIN = 0.5  # chance that a restart is killed as well
+MOST_KILLS = 5  # of one trial
+PATIENCE = 1800.0  # seconds after which a run counts as hanging
+UNSTEADY = {"started", "seconds", "seconds_training", "timing", "record"}
+"""Keys of a result that differ between undisturbed runs: times, and hashes of records under a folder's own key."""
+
+PLAN = """
+title = "kills"
+seed = 1
+shadows = 6
+{limits}
+[data]
+source = "digits"
+pool = 300
+population = 200
+
+[model]
+architecture = "mlp"
+options = {{ hidden = [32] }}
+
+[training]
+epochs = 12
+batch_size = 32
+learning_rate = 0.1
+
+[[attacks]]
+name = "lira"
+"""
+LIMIT = """
+[[limits]]
+measure = "auc"
+maximum = 0.9
+"""
+SCHEMES = """
+[[schemes]]
+name = "none"
+
+[[schemes]]
+name = "dp_sgd"
+vary = "noise_multiplier"
+values = [4, 1]
+"""
+TUNING = """
+[scheme]
+name = "dp_sgd"
+max_grad_norm = 1.0
+
+[tune]
+knob = "noise_multiplier"
+settings = [8, 2, 0.5]
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that is killed.
+
+    Attributes:
+        name: What the row is called.
+        command: Arguments of `auditor`, run in the trial's folder.
+        sign: What appears in the folder when the work begins; moments are drawn from then on, not from the imports.
+        result: The file that it ends with.
+        plan: Text of `plan.toml`.
+        workers: Processes that train.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    sign: str
+    result: str
+    plan: str = ""
+    workers: int = 1
+
+
+RUN = ("plan.toml", "--out", "out", "--work-dir", "work", "--quiet")
+AUDIT = PLAN.format(limits="") + LIMIT
+CASES = (
+    Case("audit", ("audit", *RUN), "work", "out/report.json", AUDIT),
+    Case("audit, 2 processes", ("audit", *RUN), "work", "out/report.json", AUDIT, workers=2),
+    Case("compare", ("compare", *RUN), "work", "out/comparison.json", PLAN.format(limits="limits = []") + SCHEMES),
+    Case("tune", ("tune", *RUN), "work", "out/tuning.json", PLAN.format(limits="") + LIMIT + TUNING),
+    Case(
+        "plant",
+        ("plant", "digits", "--canaries", "500", "--out", "planted", "--secret", "coins.sealed", "--quiet"),
+        ".planted.planting",
+        "planted/planted.json",
+    ),
+)
+
+
+@dataclass
+class Ended:
+    """How one start of a command ended.
+
+    Attributes:
+        code: Exit code; None where it was killed or hung.
+        errors: What it wrote to standard error.
+        before: Seconds until its work began.
+        seconds: Seconds of work until the result was there.
+    """
+
+    code: int | None
+    errors: str
+    before: float
+    seconds: float
+
+
+@dataclass
+class Reference:
+    """The undisturbed run of a case: how it ended, digest of its result, names that it leaves, layouts it took."""
+
+    ended: Ended
+    digest: str
+    names: frozenset[str]
+    layouts: Mapping[str, str]
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    trials = settings.rounds(full=50, quick=1)
+    rng = np.random.default_rng(SEED)
+    rows = []
+    for case in CASES:
+        with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
+            rows.append(_measure(case, Path(scratch), trials, rng))
+        note(f"  {rows[-1]}")
+    settled = {"trials": trials, "quick": settings.quick, "seed": SEED, "again": AGAIN, "most_kills": MOST_KILLS}
+    return {"settings": settled, "unit": "counts", "rows": rows}
+
+
+def show(result: dict[str, Any], style: Style) -> str:
+    keys = ("case", "trials", "kills", "resumed", "different", "failed", "tracebacks", "left over")
+    return table(result["rows"], {key: key for key in keys}, style)
+
+
+def _measure(case: Case, scratch: Path, trials: int, rng: np.random.Generator) -> dict[str, Any]:
+    reference = _reference(case, scratch)
+    row: dict[str, Any] = {"case": case.name, "trials": trials, "seconds of work": round(reference.ended.seconds, 1)}
+    row |= dict.fromkeys(("kills", "resumed", "different", "failed", "tracebacks", "left over"), 0)
+    row["after a kill"] = {}
+    reach = reference.ended.seconds  # of the moments; less where the machine has become faster since
+    for number in range(trials):
+        folder = _prepared(case, scratch / f"trial{number}", reference.layouts)
+        kills = 0
+        while True:
+            killing = kills == 0 or (kills < MOST_KILLS and rng.random() < AGAIN)
+            delay = rng.uniform(0, reach) if killing else None
+            ended = _start(case, folder, delay, before=reference.ended.before)
+            row["tracebacks"] += "Traceback" in ended.errors
+            if ended.code is not None or not killing:
+                break
+            kills += 1
+            if case.plan:
+                row["different"] += _claims_another_result(case, folder, reference)
+            else:
+                state = _planted(folder)
+                row["after a kill"][state] = row["after a kill"].get(state, 0) + 1
+                row["different"] += state == "data without sealed file"
+        reach = reach if kills else min(reach, ended.seconds)
+        row["kills"] += kills
+        whole = not case.plan and ended.code == 2 and "belong together" in ended.errors  # was whole when it was killed
+        failed = ended.code != reference.ended.code and not whole
+        row["failed"] += failed
+        row["resumed"] += kills > 0 and not failed
+        row["different"] += not failed and _digest(case, folder) != reference.digest
+        row["left over"] += len(_names(folder) - reference.names)
+    return row
+
+
+def _reference(case: Case, scratch: Path) -> Reference:
+    layouts: Mapping[str, str] = {}
+    before = 0.0
+    if case.workers > 1:  # a first run, to learn which layouts there are
+        first = _prepared(case, scratch / "layouts", {})
+        before = _start(case, first, None).before
+        layouts = {
+            name: json.dumps(json.loads(text) | {"workers": case.workers, "threads": 1, "width": 2})
+            for name, text in _layouts(first).items()
+        }
+    folder = _prepared(case, scratch / "reference", layouts)
+    ended = _start(case, folder, None, before=before)
+    if ended.code is None or not (folder / case.result).exists():
+        raise RuntimeError(f"{case.name} does not run undisturbed (exit code {ended.code}): {ended.errors[-300:]}")
+    return Reference(ended, _digest(case, folder), _names(folder), _layouts(folder))
+
+
+def _prepared(case: Case, folder: Path, layouts: Mapping[str, str]) -> Path:
+    """Make a fresh folder with the plan and the layouts that its training shall take."""
+    folder.mkdir()
+    if case.plan:
+        (folder / "plan.toml").write_text(case.plan)
+    if layouts:
+        models = folder / "work" / "models"
+        models.mkdir(parents=True, mode=0o700)
+        models.parent.chmod(0o700)
+        for name, text in layouts.items():
+            (models / name).write_text(text)
+    return folder
+
+
+def _layouts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (folder / "work" / "models").glob("layout-*.json")}
+
+
+@contextmanager
+def _process(case: Case, folder: Path, errors: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the command at the head of a process group of its own, and end all of the group."""
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    with errors.open("wb") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CALL, *case.command],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.DEVNULL,
+            stderr=written,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # not only its head: workers outlive it otherwise
+            process.wait()
+
+
+def _start(case: Case, folder: Path, delay: float | None, *, before: float = 0.0) -> Ended:
+    """Run a command, and kill it so many seconds after its work began; None lets it end.
+
+    In a folder that shows the sign already, the work is taken to begin `before` seconds after the start.
+    """
+    errors = folder.with_suffix(".errors")
+    sign, result = _stamp(folder / case.sign), _stamp(folder / case.result)
+    begun, work, done = time.monotonic(), None, None
+    with _process(case, folder, errors) as process:
+        while process.poll() is None and time.monotonic() - begun < PATIENCE:
+            now = time.monotonic()
+            if work is None and (_stamp(folder / case.sign) != sign if sign is None else now - begun >= before):
+                work = now
+            if done is None and _stamp(folder / case.result) != result:
+                done = now
+            if delay is not None and work is not None and now - work >= delay:
+                break
+            time.sleep(0.001)
+        code = process.poll()
+    now = time.monotonic()
+    work = begun if work is None else work
+    return Ended(code, errors.read_text(errors="replace"), work - begun, (now if done is None else done) - work)
+
+
+def _stamp(path: Path) -> int | None:
+    """Return when a file was written, or None where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _digest(case: Case, folder: Path) -> str:
+    if not case.plan:
+        return _planted(folder)
+    found = _steady(json.loads((folder / case.result).read_text()))
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _steady(value: Any) -> Any:
+    """Return a record without what differs between runs of the same plan."""
+    if isinstance(value, dict):
+        return {key: _steady(item) for key, item in value.items() if key not in UNSTEADY}
+    return [_steady(item) for item in value] if isinstance(value, list) else value
+
+
+def _claims_another_result(case: Case, folder: Path, reference: Reference) -> bool:
+    """Tell whether a killed run left a result that is not the reference's: half of one, or that of less work."""
+    try:
+        return (folder / case.result).exists() and _digest(case, folder) != reference.digest
+    except ValueError:
+        return True
+
+
+def _planted(folder: Path) -> str:
+    """Return what stands there of a planting, under its own name."""
+    from auditor.canaries.form import read_back
+    from auditor.canaries.sealed import Sealed, data_digest
+
+    out, secret = folder / "planted", folder / "coins.sealed"
+    if not (out.exists() and secret.exists()):
+        return "data without sealed file" if out.exists() else "sealed file" if secret.exists() else "nothing"
+    sealed = Sealed.read(secret)
+    said = json.loads((out / "planted.json").read_text())["commitment"]
+    back = read_back(out / sealed.data, sealed.reading, like=sealed.candidates)
+    modes = (out.stat().st_mode & 0o777, secret.stat().st_mode & 0o777)
+    whole = said == sealed.commitment and data_digest(back) == sealed.data_digest and modes == (0o700, 0o600)
+    return "all" if whole else "spoiled"
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Return the files and folders that a run leaves; content keys are the same in every run of a plan."""
+    every = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    return frozenset(re.sub(r"(?<=/)(seed|salt)-[0-9a-f]+", r"\1", name) for name in every)
