@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 10_000
 """Columns that a table may have; the widest published set of this field has about 6,000."""
 
+MOST_ROWS = 2**24
+"""Rows that a table may have: a packed file of a few MB can hold thousands of times as many short ones."""
+
 LONGEST_NAME = 200
 """Characters that the name of a column may have."""
 
@@ -35,6 +38,12 @@ GAPS = frozenset(
     | {"NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
 )
 """Texts of a cell that count as missing: those of pandas, and the "?" of the UCI repository."""
+
+MOST_UNPACKED = 100
+"""Times its size that a packed file may unfold to; tables unfold to 3 to 20 times. DEFLATE itself can do 1,000."""
+
+SMALL = 2**26
+"""Characters that any packed file may unfold to."""
 
 _BLOCK = 2**22
 """Characters that are parsed before they become columns: Python's own strings take about 20 bytes for each."""
@@ -64,7 +73,7 @@ def read_cells(
     shown = printable(str(path))
     remedy = "save it as UTF-8 text with a header and as many cells in every row"
     with guarded(shown, error=DataError, remedy=remedy), open_regular(path, error=DataError) as file:
-        lines = _Lines(_text_of(file), shown, max_memory)
+        lines = _Lines(*_text_of(file), shown, max_memory)
         for _ in range(skip):
             next(lines, None)
         return _frame(lines, names, delimiter)
@@ -105,14 +114,15 @@ class _Lines:
     """The lines of a text, as long as neither a row nor the whole is too long.
 
     Attributes:
+        most: Characters that it may unfold to, or None.
         shown: What to call the file in an error.
         max_memory: Bytes that it may take.
         row: Characters since this was last set to 0, which is for the reader of rows to do.
         total: Characters so far.
     """
 
-    def __init__(self, text: TextIO, shown: str, max_memory: int) -> None:
-        self._text, self.shown, self.max_memory = text, shown, max_memory
+    def __init__(self, text: TextIO, most: int | None, shown: str, max_memory: int) -> None:
+        self._text, self.most, self.shown, self.max_memory = text, most, shown, max_memory
         self.row = self.total = 0
 
     def __iter__(self) -> Iterator[str]:
@@ -131,15 +141,23 @@ class _Lines:
             )
         if "\0" in line:
             raise DataError(f"{self.shown} holds a zero byte, so it is no text; save it as UTF-8 text")
+        if self.most is not None and self.total > self.most:
+            raise DataError(
+                f"{self.shown} unfolds to more than {MOST_UNPACKED} times its size; unpack it and give the .csv file if "
+                f"that is meant"
+            )
         check_budget(self.total, self.max_memory, f"the text of {self.shown}", error=DataError)
         return line
 
 
-def _text_of(file: BinaryIO) -> TextIO:
+def _text_of(file: BinaryIO) -> tuple[TextIO, int | None]:
+    """Return the text of a file, and how many characters it may have if it is packed."""
     packed = file.read(2) == b"\x1f\x8b"
+    size = file.seek(0, io.SEEK_END)
     file.seek(0)
     plain = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file
-    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
+    most = max(SMALL, MOST_UNPACKED * size) if packed else None
+    return io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""), most
 
 
 def _blank(row: list[str]) -> bool:
@@ -165,6 +183,8 @@ def _frame(lines: _Lines, names: Sequence[str] | None, delimiter: str) -> "pd.Da
         if len(row) == len(columns):
             block.append(row)
             record += 1
+            if record > MOST_ROWS:
+                raise DataError(f"{lines.shown} has more than {MOST_ROWS:,} rows; save a sample of them")
             lines.row = 0  # not after a blank line: a run of them counts as one row
         elif not _blank(row):
             raise DataError(

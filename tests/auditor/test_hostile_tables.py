@@ -184,6 +184,17 @@ def growth(path: Path, budget: int) -> tuple[int, str]:
     return int(grown), said
 
 
+@pytest.mark.parametrize(("limit", "words"), [("MOST_ROWS", "more than 1,000 rows"), ("SMALL", "100 times its size")])
+def test_a_bomb_of_short_rows_ends_after_so_many(
+    limit: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few MB of packed short rows took minutes to reach any budget of memory."""
+    monkeypatch.setattr(f"auditor.datasets.csv_files.{limit}", 1000)
+    path = written(tmp_path / "t.csv.gz", gzip.compress(b"age,sick\n" + b"1,no\n" * 100_000))
+    with pytest.raises(DataError, match=words):
+        load(path, label="sick")
+
+
 def test_a_gzip_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.gz"
     with gzip.open(path, "wb", compresslevel=9) as file:
