@@ -143,8 +143,8 @@ class _Lines:
             raise DataError(f"{self.shown} holds a zero byte, so it is no text; save it as UTF-8 text")
         if self.most is not None and self.total > self.most:
             raise DataError(
-                f"{self.shown} unfolds to more than {MOST_UNPACKED} times its size; if that is meant, unpack it and give "
-                f"the .csv file"
+                f"{self.shown} unfolds to more than {MOST_UNPACKED} times its size; if that is meant, unpack it and "
+                f"give the .csv file"
             )
         check_budget(self.total, self.max_memory, f"the text of {self.shown}", error=DataError)
         return line
