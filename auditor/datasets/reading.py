@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+from auditor.memory import default_budget
 from defenses.errors import DataError
 from defenses.records import Records
 
@@ -19,11 +20,12 @@ class Reading:
     value_range: tuple[float, float] | None = None
     rescale: bool = True
     like: Records | None = None
+    max_memory: int = field(default_factory=default_budget)
 
     def refuse_all_but(self, *accepted: str, source: str) -> None:
         """Raise ValueError if an argument is given that this kind of source has no use for."""
         unused = Reading()
-        for name in (one.name for one in fields(self)):
+        for name in (one.name for one in fields(self) if one.name != "max_memory"):
             given, default = getattr(self, name), getattr(unused, name)
             # An empty list or table is as good as none: a plan may spell it out.
             empty = isinstance(given, (Mapping, Collection)) and not isinstance(given, Records) and not given
