@@ -45,7 +45,7 @@ def _pieces() -> st.SearchStrategy[bytes]:
 
 def _flip(valid: bytes, cuts: list[tuple[int, int]]) -> bytes:
     damaged = bytearray(valid)
-    for at, bit in cuts:
+    for at, bit in cuts if valid else ():
         damaged[at] ^= 1 << bit
     return bytes(damaged)
 

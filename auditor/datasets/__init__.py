@@ -18,8 +18,9 @@ from auditor.datasets.sides import check_records
 from auditor.datasets.table_files import TABLE_ENDINGS, read_table
 from auditor.datasets.table_sets import TABLE_SETS
 from auditor.memory import default_budget
-from defenses.errors import DataError
+from defenses.errors import AuditError, DataError
 from defenses.records import Records
+from reports.untrusted import guarded
 
 __all__ = ["DATA_SETS", "DATA_VARIABLE", "DataSet", "Part", "check_records", "decode", "encode", "load", "names"]
 
@@ -106,7 +107,10 @@ def load(
             raise ValueError(
                 f"split is 'test', but {name} was published as one pool; load 'all' and draw the split from it"
             )
-        return reading.check_alike(entry.read(Shelf.at(data_dir, download=download), split), name)
+        shelf = Shelf.at(data_dir, download=download)
+        with guarded(name, error=DataError, remedy="delete its files and get them again", keep=AuditError):
+            records = entry.read(shelf, split)
+        return reading.check_alike(records, name)
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, Path) or "/" in source or path.suffix:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.datasets.pixels import read_npz
+from auditor.datasets.npz import read_npz
 from auditor.datasets.schema import MISSING, categorical, encode, numeric, table
 from auditor.datasets.shelf import DataSet, Part, Shelf
 from defenses.errors import DataError
