@@ -1,20 +1,79 @@
-"""Damage to files that were whole, shared by the tests that read hostile files.
+"""Damage to files that were whole, and what a refusal has to look like; shared by the tests that read hostile files."""
 
-A test asks for `mutations(valid)` and lets its reader loose on what comes: only an `AuditError` may come out.
-"""
-
+import contextlib
 import io
+import resource
 import struct
+import sys
 import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-FUZZ = {"deadline": None, "database": None, "derandomize": True}
-"""Settings of every such test: the same cases each time, and none that fails because the machine is slow."""
+from defenses.errors import AuditError
+
+LONGEST = 600
+"""Characters that a message may have."""
 
 _EDGES = (0, 1, 0x7F, 0x80, 0xFF)
 _LENGTHS = (0, 1, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 _WORDS = (b"NaN", b"1e999", b"-1", b"[]", b"null", b'"', b",,,", b"\n", b"\x00", b"\xff\xfe", b"9" * 40, b"{" * 200)
+
+
+def fuzz(valid: bytes, path: Path, read: Callable[[Path], object], *, cases: int) -> None:
+    """Let a reader loose on damaged versions of a file: it may read them, or refuse them with one sentence."""
+
+    # The same cases each time, and none that fails because the machine is slow.
+    @settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(mutations(valid))
+    def one(content: bytes) -> None:
+        path.write_bytes(content)
+        with contextlib.suppress(AuditError):
+            try:
+                read(path)
+            except AuditError as error:
+                check_sentence(error)
+                raise
+
+    path.write_bytes(valid)
+    path.chmod(0o600)
+    read(path)
+    one()
+
+
+def check_sentence(error: Exception) -> None:
+    """Check that a message is one line that fits on a screen, and that nothing in it moves the cursor."""
+    text = str(error)
+    assert text.isprintable(), text
+    assert len(text) < LONGEST, text
+
+
+@contextlib.contextmanager
+def refused(error: type[AuditError], reason: str, remedy: str) -> Iterator[None]:
+    """Check that what follows is refused with an error of this type, this reason, and after it this remedy."""
+    with pytest.raises(error, match=f"(?:{reason}).*(?:{remedy})") as caught:
+        yield
+    assert caught.type is error
+    check_sentence(caught.value)
+
+
+@contextlib.contextmanager
+def modest(mebibytes: int = 256) -> Iterator[None]:
+    """Check that the most memory that the process ever held grows by no more than this."""
+    unit = 1024 if sys.platform == "darwin" else 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit / 1024
+    assert grown < mebibytes, f"{grown:.0f} MiB"
 
 
 def mutations(valid: bytes) -> st.SearchStrategy[bytes]:
