@@ -86,7 +86,7 @@ def _features(x: npt.NDArray[Any], path: Path, reading: Reading, classes: int) -
         _finite(x, path)
         features, low, high = np.ascontiguousarray(x, dtype=np.float32), 0.0, 1.0
     columns = (numeric(f"x{index}", low, high) for index in range(x.shape[1]))
-    check_budget(_NAME * classes, reading.max_memory, f"{path} with {classes:,} classes", error=DataError)
+    check_budget(_NAME * min(classes, 2**40), reading.max_memory, f"{path} with its classes", error=DataError)
     names = reading.class_names or tuple(str(code) for code in range(classes))
     return features, table(*columns, label="y", classes=names, public_domain=stated is not None)
 

@@ -21,6 +21,7 @@ CHANNELS = (1, 3)
 """Numbers of channels that an image may have."""
 
 _AGAIN = "delete it and get it again"
+_MOST_AXES = 4
 
 
 def unit_interval(pixels: Bytes) -> FloatArray:
@@ -74,7 +75,7 @@ def read_idx(path: Path, *, max_memory: int | None = None) -> Bytes:
         file.seek(0)
         with gzip.GzipFile(fileobj=file) if packed else contextlib.nullcontext(file) as content:
             head = content.read(4)
-            dimensions = head[3] if len(head) == 4 and head[:3] == b"\x00\x00\x08" else 0
+            dimensions = head[3] if len(head) == 4 and head[:3] == b"\x00\x00\x08" and head[3] <= _MOST_AXES else 0
             shape = tuple(np.frombuffer(content.read(4 * dimensions), dtype=">u4").tolist())
             if dimensions and len(shape) == dimensions:
                 # One byte becomes one float32 of a record beside it.
