@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from attacks.reconstruction.dcgan import DcganTraining
+from auditor.datasets.npz import read_npz
 from auditor.plan import Plan
 from auditor.plan_parts import Generator
 from auditor.released import release
@@ -19,7 +20,7 @@ from auditor.workplace import write_private
 from defenses.accounting import price
 from defenses.code_digest import digest_of_folders, digest_of_training
 from defenses.defense import Defense, History
-from defenses.errors import NotApplicableError, PlanError
+from defenses.errors import DataError, NotApplicableError, PlanError
 from defenses.randomness import derive, stream
 from defenses.records import FloatArray, Image, IntArray, Records
 
@@ -98,10 +99,10 @@ def _read(path: Path) -> tuple[FloatArray, IntArray, str] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["x"], file["y"], str(file["collapsed"])
-    except (ValueError, KeyError, OSError):
+        kept = read_npz(path, "x", "y", "collapsed", text=("collapsed",))
+    except DataError:
         return None
+    return kept["x"], kept["y"], str(kept["collapsed"])
 
 
 def _write(path: Path, x: FloatArray, y: IntArray, collapsed: str) -> None:

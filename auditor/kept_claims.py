@@ -16,10 +16,12 @@ import torch
 import attacks
 from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
 from attacks.threat_model import Target
+from auditor.datasets.npz import read_npz
 from auditor.resolve import parameters_of
 from auditor.subject import Question
 from auditor.workplace import write_private
 from defenses.code_digest import digest_of_folders, digest_of_training
+from defenses.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +72,12 @@ class KeptClaims:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                fields: dict[str, Any] = {name: file[name] for name in file.files if name != "about"}
+            known = sorted({field.name for kind in _KEPT.values() for field in dataclasses.fields(kind)})
+            fields: dict[str, Any] = read_npz(path, "about", optional=known, text=("about", *known))
+            about = json.loads(str(fields.pop("about")))
             fields |= {name: value for name, value in about["plain"].items() if name != "notes"}
             claim = _KEPT[about["kind"]](**fields, notes=tuple(about["plain"]["notes"]))
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, DataError) as error:
             logger.debug("kept claim %s cannot be read, so the attack runs again: %s", path.name, error)
             return None
         return claim, float(about["seconds"])

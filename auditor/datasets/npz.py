@@ -46,7 +46,7 @@ def read_npz(
         *keys: Names of the arrays that it must hold.
         optional: Names of arrays that are read if they are there.
         only: Whether arrays of other names are refused; else they are left unread.
-        text: Names of arrays that hold text.
+        text: Names of arrays that may hold text.
         max_memory: Bytes of memory that reading may take; None takes half of what the process may use.
 
     Returns:
@@ -108,7 +108,7 @@ def arrays_in(
             raise DataError(f"{shown}: array {printable(other[0], longest=60)!r} is unknown; known are {_few(known)}")
         wanted = {key: there[key] for key in known if key in there}
         heads = {
-            key: _head(archive, member, f"{shown}: {key}", kinds=_TEXT if key in text else _NUMBERS)
+            key: _head(archive, member, f"{shown}: {key}", kinds=_NUMBERS + _TEXT if key in text else _NUMBERS)
             for key, member in wanted.items()
         }
         needed = sum(_numbers(shape) * (dtype.itemsize + _WORKING) for shape, _, dtype, _ in heads.values())
