@@ -1,40 +1,35 @@
 """A file becomes model weights, without ever executing what the file contains."""
 
 import hashlib
-import pickle
-import re
-import tarfile
-import warnings
-import zipfile
-from collections.abc import Collection, Mapping
+import math
+import os
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from auditor.datasets.sides import check_records
+from auditor.memory import check_budget, default_budget
+from auditor.state_pickle import Inert, Storage, Stored
+from auditor.weights_file import CONVERT, contents_of
 from defenses.errors import CheckpointError
+from reports.untrusted import guarded, open_regular, printable
 
 __all__ = ["Checkpoint", "check_records", "fit_weights", "read_checkpoint"]
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
-CONVERT = (
-    "load it where it was trained and save only the weights, with torch.save(model.state_dict(), 'weights.pt') or "
-    "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
-)
-"""How a checkpoint that cannot be read safely becomes one that can."""
-
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Keys under which training scripts keep the weights, beside an optimiser and counters."""
+
+DEEPEST = 8
+"""How often the weights may lie under one of these keys inside another."""
 
 WRAPPERS = {"module.": "DataParallel", "_module.": "Opacus"}
 """Prefixes that a wrapper puts before every name. (That of torch.compile may stand anywhere and is treated apart.)"""
 
-# A file of torch.save before version 1.6 begins with this number, pickled, so it is known before anything is unpickled.
-_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_SAFETENSORS_HEADER_LIMIT = 100_000_000
 _NARROW = (torch.float16, torch.bfloat16)
 _PLAIN = (
     *_NARROW,
@@ -66,14 +61,16 @@ class Checkpoint:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, max_memory: int | None = None) -> Checkpoint:
     """Read model weights from a `.safetensors` file or a state dict written by `torch.save`.
 
     What the file is, is decided by its content, never by its name. Only tensors, containers and plain values are read;
-    a file that would need more than that is refused, because reading it could run code.
+    a file that would need more than that is refused, because reading it could run code. Sizes that it states are
+    compared with the bytes that are there before any are read, and only the weights are.
 
     Args:
         path: The file.
+        max_memory: Bytes of memory that reading may take; None takes half of what the process may use.
 
     Returns:
         The weights, unwrapped from dictionaries around them and from the prefixes of DataParallel, Opacus and
@@ -88,16 +85,21 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ("took the weights under 'state_dict' and left 'epoch' aside",)
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint file {path}; correct the path")
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        content = _load_safetensors(path) if _is_safetensors(path) else _load_torch(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}); check the file") from None
-    notes: list[str] = []
-    weights = _widened(_renamed(_unwrapped(content, path, notes), path, notes), path, notes)
+    shown = printable(str(path), longest=160)
+    budget = default_budget() if max_memory is None else max_memory
+    with (
+        open_regular(path, error=CheckpointError) as file,
+        guarded(shown, error=CheckpointError, remedy="it is damaged, so copy or save it again"),
+    ):
+        size = os.fstat(file.fileno()).st_size
+        check_budget(size, budget, shown, error=CheckpointError)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it can readinto
+        file.seek(0)
+        notes: list[str] = []
+        with contents_of(file, shown, size=size, max_memory=budget) as contents:
+            found = _renamed(_unwrapped(contents.tree, shown, notes), shown, notes)
+            _refuse_odd(found, shown)
+            weights = _widened(_loaded(found, shown, read=contents.read, budget=budget), notes)
     return Checkpoint(weights, digest, path.name, tuple(notes))
 
 
@@ -151,7 +153,12 @@ def fit_weights(module: Module, checkpoint: Checkpoint) -> Module:
             f"{checkpoint.name} does not fit the architecture: {'; '.join(filter(None, problems))}. Name the "
             f"architecture, with the widths, input shape and number of classes, that the checkpoint was trained with"
         )
-    broken = [name for name in both if weights[name].is_floating_point() and not weights[name].isfinite().all()]
+    # As the architecture will hold them: a float64 weight that float32 cannot hold would become infinite.
+    broken = [
+        name
+        for name in both
+        if weights[name].is_floating_point() and not weights[name].to(expected[name].dtype).isfinite().all()
+    ]
     if broken:
         raise CheckpointError(
             f"{checkpoint.name} {_listed('has NaN or infinite weights in', broken)}; its training diverged or the file "
@@ -162,80 +169,12 @@ def fit_weights(module: Module, checkpoint: Checkpoint) -> Module:
     return module
 
 
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(9)
-    length = int.from_bytes(head[:8], "little")
-    return head[8:] == b"{" and 2 <= length <= min(path.stat().st_size - 8, _SAFETENSORS_HEADER_LIMIT)
-
-
-def _load_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is a damaged safetensors file ({error}); copy or save it again") from None
-
-
-def _load_torch(path: Path) -> object:
-    """Read a file of `torch.save`, after its first bytes have shown that it is one."""
-    if (reason := _refusal(path)) is not None:
-        raise CheckpointError(f"{path} {reason}")
-    try:
-        # An open file, because for a path torch.load goes by the ending of the name.
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = named[1] if named else "something that is not a tensor"
-        raise CheckpointError(
-            f"{path} holds more than weights, or is damaged: reading it would call {what}, which could run code, so it "
-            f"was not read; {CONVERT}"
-        ) from None
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can fail anywhere in the reader, with anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is damaged ({reason}); copy or save it again") from None
-
-
-def _refusal(path: Path) -> str | None:
-    """Say why a file is not read at all, or return None for a file of `torch.save`."""
-    with path.open("rb") as file:
-        head = file.read(64)
-    if head.startswith(b"PK\x03\x04"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                parts = {name.split("/", 1)[-1] for name in archive.namelist()}
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
-            return "is a damaged archive; copy or save it again"
-        if "constants.pkl" in parts or any(part.startswith("code/") for part in parts):
-            return f"is a TorchScript archive, which is a program and not only weights, so it was not read; {CONVERT}"
-        if "data.pkl" not in parts:
-            return f"is a zip archive that torch.save did not write; {CONVERT}"
-        return None
-    if head.startswith(b"\x80"):
-        if _LEGACY_MAGIC in head[:16]:
-            return None
-        return f"is a pickle, which could run code when it is read, so it was not read; {CONVERT}"
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"ZF", b"\x78")):
-        return f"is compressed, as joblib writes its pickles, which could run code, so it was not read; {CONVERT}"
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer and not the file itself; fetch it with git lfs pull"
-    if tarfile.is_tarfile(path):
-        return f"is a tar archive; unpack it and name the file with the weights, or {CONVERT}"
-    # A pickle of protocol 0 has no mark of its own, so whatever is left might be one.
-    return f"is neither a safetensors file nor one of torch.save, and may be a pickle, so it was not read; {CONVERT}"
-
-
-def _unwrapped(content: object, path: Path, notes: list[str]) -> dict[str, torch.Tensor]:
+def _unwrapped(content: Any, path: str, notes: list[str]) -> dict[str, Any]:
     """Follow the usual keys down to the dictionary of tensors."""
-    while True:
+    for _ in range(DEEPEST):
         if not isinstance(content, Mapping):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict; {CONVERT}")
+            kind = "Tensor" if _is_tensor(content) else type(content).__name__
+            raise CheckpointError(f"{path} holds a {kind}, not a state dict; {CONVERT}")
         inside = [key for key in NESTS if isinstance(content.get(key), Mapping)]
         if not inside:
             break
@@ -244,20 +183,24 @@ def _unwrapped(content: object, path: Path, notes: list[str]) -> dict[str, torch
                 f"{path} has weights under {_few(inside)}, and which of them is meant is not said; save only one, with "
                 f"torch.save(checkpoint[{inside[0]!r}], 'weights.pt')"
             )
-        aside = [str(key) for key in content if key != inside[0]]
+        aside = [key for key in content if key != inside[0]]
         notes.append(f"took the weights under {inside[0]!r}" + (f" and left {_few(aside)} aside" if aside else ""))
         content = content[inside[0]]
-    weights = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    else:
+        raise CheckpointError(f"{path} has its weights under more than {DEEPEST} keys inside each other; {CONVERT}")
+    weights = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
     if not weights:
-        keys = _few([str(key) for key in content]) if content else "nothing"
-        raise CheckpointError(f"{path} holds no weights: it has {keys}; {CONVERT}")
-    left_out = [str(key) for key in content if key not in weights]
-    if left_out:
+        raise CheckpointError(f"{path} holds no weights: it has {_few(content) if content else 'nothing'}; {CONVERT}")
+    if left_out := [key for key in content if key not in weights]:
         notes.append(f"left out {_few(left_out)}, which are not tensors")
-    return {name: value.detach() for name, value in weights.items()}
+    return weights
 
 
-def _renamed(weights: dict[str, torch.Tensor], path: Path, notes: list[str]) -> dict[str, torch.Tensor]:
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, (torch.Tensor, Stored)) or (isinstance(value, Inert) and value.is_tensor)
+
+
+def _renamed(weights: dict[str, Any], path: str, notes: list[str]) -> dict[str, Any]:
     """Take away what wrappers put into the names."""
     renamed = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
     if len(renamed) < len(weights):
@@ -272,18 +215,47 @@ def _renamed(weights: dict[str, torch.Tensor], path: Path, notes: list[str]) -> 
     return renamed
 
 
-def _widened(weights: dict[str, torch.Tensor], path: Path, notes: list[str]) -> dict[str, torch.Tensor]:
-    """Turn 16-bit floats into float32, and refuse numbers that need a scale to be read."""
+def _refuse_odd(found: Mapping[str, Any], path: str) -> None:
+    """Refuse numbers that need a scale to be read, or that are not all there."""
     odd = [
-        f"{name} ({value.dtype}, {value.layout})"
-        for name, value in weights.items()
-        if value.dtype not in _PLAIN or value.layout != torch.strided or value.is_meta
+        f"{name} ({value if isinstance(value, Inert) else value.dtype})"
+        for name, value in found.items()
+        if isinstance(value, Inert) or value.dtype not in _PLAIN
     ]
     if odd:
         raise CheckpointError(
             f"{path} {_listed('has quantised, sparse or empty weights in', odd)}; save the model in float32 before "
             "that step"
         )
+
+
+def _loaded(
+    found: Mapping[str, Any], path: str, *, read: Callable[[Storage], bytearray], budget: int
+) -> dict[str, torch.Tensor]:
+    """Read the storages of the weights, each once: tied weights share one."""
+    storages = {value.storage.key: value.storage for value in found.values() if isinstance(value, Stored)}
+    wide = sum(4 * _count(value) for value in found.values() if value.dtype in _NARROW)
+    check_budget(sum(one.nbytes for one in storages.values()) + wide, budget, path, error=CheckpointError)
+    content = {key: read(storage) for key, storage in storages.items()}
+    return {
+        name: _tensor(value, content[value.storage.key]) if isinstance(value, Stored) else value
+        for name, value in found.items()
+    }
+
+
+def _count(value: torch.Tensor | Stored) -> int:
+    return math.prod(value.size if isinstance(value, Stored) else value.shape)
+
+
+def _tensor(value: Stored, content: bytearray) -> torch.Tensor:
+    if not _count(value):
+        return torch.empty(value.size, dtype=value.dtype)
+    numbers = torch.frombuffer(content, dtype=value.dtype, count=len(content) // value.dtype.itemsize)
+    return numbers.as_strided(value.size, value.stride, value.offset)
+
+
+def _widened(weights: dict[str, torch.Tensor], notes: list[str]) -> dict[str, torch.Tensor]:
+    """Turn 16-bit floats into float32."""
     narrow = [name for name, value in weights.items() if value.dtype in _NARROW]
     if narrow:
         notes.append(f"widened {len(narrow)} of {len(weights)} tensors from {weights[narrow[0]].dtype} to float32")
@@ -291,13 +263,19 @@ def _widened(weights: dict[str, torch.Tensor], path: Path, notes: list[str]) -> 
 
 
 def _shape(value: torch.Tensor) -> str:
-    return str(tuple(value.shape))
+    return printable(str(tuple(value.shape)), longest=60)
 
 
-def _few(names: Collection[str], most: int = 5) -> str:
-    shown = ", ".join(list(names)[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def _few(names: Collection[object], *, most: int = 5, room: int = 120) -> str:
+    """Return the first names, until they fill the room in characters; names from a file may be long."""
+    shown: list[str] = []
+    for name in list(names)[:most]:
+        shown.append(printable(str(name), longest=100))
+        if sum(map(len, shown)) > room:
+            break
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _listed(what: str, names: Collection[str]) -> str:
-    return f"{what} {_few(names)} ({len(names)} in all)" if names else ""
+    return f"{what} {_few(names, room=240)} ({len(names)} in all)" if names else ""

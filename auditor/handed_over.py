@@ -52,7 +52,7 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     if given.inclusion is Inclusion.INDEPENDENT:
         refuse_unfair(given.included)
     module = architecture.build(candidates.shape, candidates.classes, seed=0)
-    checkpoint = read_checkpoint(setting.plan_folder / entry.path)
+    checkpoint = read_checkpoint(setting.plan_folder / entry.path, max_memory=setting.max_memory)
     try:
         fit_weights(module, checkpoint)
     except CheckpointError as error:

@@ -1,8 +1,6 @@
 """A file of recorded outputs, read as the target of an audit: rows of records, with who was a member."""
 
-import csv
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,10 @@ import numpy.typing as npt
 
 from attacks.recorded import MOST_RECORDS, RecordedModel, RecordedShadows, row_numbers
 from attacks.threat_model import Capability, Target
+from auditor.datasets.reading import check_class_count
 from auditor.plan import Plan
 from auditor.plan_parts import Scores
+from auditor.score_files import KINDS, Arrays, read_scores
 from auditor.setting import Setting
 from auditor.slices import check_slices
 from auditor.stated import refuse_unfair, stated_claim
@@ -23,16 +23,10 @@ from defenses.records import Inclusion, Records, Split, Table
 from defenses.schemes.none import NoDefense
 
 Float64Array = npt.NDArray[np.float64]
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-KINDS = ("logits", "probabilities", "loss", "score")
 _LEAST_PROBABILITY = 1e-12
 _LEAST_LOSS = 1e-12
+_EXACT = 2**53  # whole numbers up to here are exact in float64
 _LARGEST_SCORE = 12.0  # read as a logit; the probabilities of much larger ones are all 1 in float64
-_KNOWN = frozenset(
-    {"member", "label", "owner", "population_label", "shadow_member"}
-    | {f"{prefix}{kind}" for prefix in ("", "population_", "shadow_", "shadow_population_") for kind in KINDS}
-)
 
 
 def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
@@ -50,10 +44,10 @@ def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
         DataError: If the file cannot be read, an array is missing, has another shape, or holds NaN.
     """
     path = setting.plan_folder / entry.path
-    arrays = _read(path)
+    arrays = read_scores(path, max_memory=setting.max_memory)
     digest = hashlib.sha256(b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
     kind = _kind(arrays, path)
-    member = _flags(arrays, "member", path)
+    member = _flags(arrays, "member", path, axes=1)
     rows = len(member)
     if not 2 <= rows <= MOST_RECORDS:
         raise DataError(f"{path.name}: {rows} records; give 2 to {MOST_RECORDS}")
@@ -64,6 +58,7 @@ def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
         refuse_unfair(member)
     scale = _scale(arrays, kind)
     logits = _logits(arrays, kind, "", (rows,), scale, path)
+    check_class_count(logits.shape[-1], rows, path.name)
     label = _labels(arrays, "label", kind, rows, logits.shape[-1], path)
     order = stream(0, "order", digest).permutation(rows)  # members first would be the answer key
     z = len(arrays.get(f"population_{kind}", ()))
@@ -108,46 +103,6 @@ def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
     )
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        elif path.suffix == ".csv":
-            arrays = _read_csv(path)
-        else:
-            raise DataError(f"{path.name}: recorded outputs are read from .npz or .csv")
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from error
-    unknown = sorted(set(arrays) - _KNOWN)
-    if unknown:
-        raise DataError(f"{path.name}: {unknown[0]!r} is unknown; known are {', '.join(sorted(_KNOWN))}")
-    for name, values in arrays.items():
-        if values.dtype.kind not in "biuf":
-            raise DataError(f"{path.name}: {name} holds {values.dtype}, not numbers")
-        if not np.isfinite(values).all():
-            raise DataError(
-                f"{path.name}: {int((~np.isfinite(values)).sum())} of {values.size} values of {name} are not finite"
-            )
-    return arrays
-
-
-def _read_csv(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read columns member, label, owner, loss or score, and logits_0 ... or probabilities_0 ..."""
-    with path.open(newline="") as file:
-        names, *rows = [row for row in csv.reader(file) if row]
-    table = np.array([[float(value) for value in row] for row in rows]).reshape(len(rows), len(names))
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for kind in ("logits", "probabilities"):
-        wide = [f"{kind}_{c}" for c in range(len(names)) if f"{kind}_{c}" in names]
-        if wide:
-            arrays[kind] = table[:, [names.index(name) for name in wide]]
-    arrays |= {
-        name: table[:, place] for place, name in enumerate(names) if not name.startswith(("logits_", "probabilities_"))
-    }
-    return arrays
-
-
 def _kind(arrays: Arrays, path: Path) -> str:
     there = [kind for kind in KINDS if kind in arrays]
     if len(there) != 1:
@@ -155,17 +110,20 @@ def _kind(arrays: Arrays, path: Path) -> str:
     return there[0]
 
 
-def _flags(arrays: Arrays, name: str, path: Path) -> npt.NDArray[np.bool_]:
+def _flags(arrays: Arrays, name: str, path: Path, *, axes: int) -> npt.NDArray[np.bool_]:
     if name not in arrays:
         raise DataError(f"{path.name}: {name} is missing; it says who was in training, 1 or 0")
     if not np.isin(arrays[name], (0, 1)).all():
-        raise DataError(f"{path.name}: {name} holds other values than 0 and 1")
+        raise DataError(f"{path.name}: {name} holds other values than 0 and 1; give 1 for members and 0 for others")
+    if arrays[name].ndim != axes:
+        raise DataError(f"{path.name}: {name} has shape {arrays[name].shape}; give it {axes} axes")
     return arrays[name].astype(np.bool_)
 
 
 def _whole(values: npt.NDArray[Any], name: str, rows: int, path: Path) -> npt.NDArray[np.int64]:
-    if values.shape != (rows,) or (values != np.floor(values)).any():
-        raise DataError(f"{path.name}: {name} has shape {values.shape}; give {rows} whole numbers")
+    exact = values.shape == (rows,) and (np.abs(values.astype(np.float64)) <= _EXACT).all()
+    if not exact or (values != np.floor(values)).any():
+        raise DataError(f"{path.name}: {name} has shape {values.shape}; give {rows} whole numbers up to 2**53")
     return values.astype(np.int64)
 
 
@@ -218,8 +176,8 @@ def _shadows(
 ) -> RecordedShadows | None:
     if f"shadow_{kind}" not in arrays and "shadow_member" not in arrays:
         return None
-    members = _flags(arrays, "shadow_member", path)
-    if members.ndim != 2 or members.shape[1] != rows:
+    members = _flags(arrays, "shadow_member", path, axes=2)
+    if members.shape[1] != rows:
         raise DataError(f"{path.name}: shadow_member has shape {members.shape}; want (shadows, {rows})")
     k = len(members)
     logits = _logits(arrays, kind, "shadow_", (k, rows), scale, path)

@@ -22,10 +22,17 @@ def load_source(source: Source, setting: Setting, *, like: Records | None = None
     Raises:
         AuditError: If they cannot be found, read or encoded.
     """
-    return read_source(source, setting.plan_folder, setting.data_dir, like=like)
+    return read_source(source, setting.plan_folder, setting.data_dir, like=like, max_memory=setting.max_memory)
 
 
-def read_source(source: Source, folder: Path, data_dir: Path | None, *, like: Records | None = None) -> Records:
+def read_source(
+    source: Source,
+    folder: Path,
+    data_dir: Path | None,
+    *,
+    like: Records | None = None,
+    max_memory: int | None = None,
+) -> Records:
     """Load records by name or by a path relative to a folder.
 
     Args:
@@ -33,6 +40,7 @@ def read_source(source: Source, folder: Path, data_dir: Path | None, *, like: Re
         folder: What a relative path starts from.
         data_dir: Where data sets are looked for first.
         like: Records whose encoding is to be used again.
+        max_memory: Bytes of memory that reading may take; None takes half of what the process may use.
 
     Raises:
         AuditError: If they cannot be found, read or encoded.
@@ -52,6 +60,7 @@ def read_source(source: Source, folder: Path, data_dir: Path | None, *, like: Re
             exclude=source.exclude,
             value_range=source.value_range,
             rescale=source.rescale,
+            max_memory=max_memory,
         )
     except ValueError as error:
         raise PlanError(f"data: {error}") from error

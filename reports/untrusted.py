@@ -45,11 +45,12 @@ def open_regular(path: Path, *, error: type[Exception], most: int | None = None)
     except (OSError, ValueError) as found:  # ValueError: a zero byte in the path
         reason = getattr(found, "strerror", None) or str(found)
         raise error(f"{shown} cannot be read: {reason}; give the path of a file") from None
+    about = os.fstat(descriptor)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(descriptor)
+        kind = next((name for test, name in _KINDS if test(about.st_mode)), "a device")
+        raise error(f"{shown} is {kind}; give a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            kind = next((name for test, name in _KINDS if test(about.st_mode)), "a device")
-            raise error(f"{shown} is {kind}; give a regular file")
         if most is not None and about.st_size > most:
             raise error(f"{shown} has {about.st_size:,} bytes; at most {most:,} are read here, so check the file")
         yield file

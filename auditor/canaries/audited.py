@@ -31,7 +31,7 @@ def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
         AuditError: If the file cannot be trusted, or belongs to other data.
     """
     assert entry.canaries is not None
-    sealed = Sealed.read(setting.plan_folder / entry.canaries)
+    sealed = Sealed.read(setting.plan_folder / entry.canaries, max_memory=setting.max_memory)
     if entry.commitment not in (None, sealed.commitment):
         raise DataError(
             f"{entry.canaries} opens to the commitment {sealed.commitment}, and the plan holds {entry.commitment}: it "

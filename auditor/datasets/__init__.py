@@ -17,8 +17,10 @@ from auditor.datasets.shelf import DATA_VARIABLE, DataSet, Part, Shelf
 from auditor.datasets.sides import check_records
 from auditor.datasets.table_files import TABLE_ENDINGS, read_table
 from auditor.datasets.table_sets import TABLE_SETS
-from defenses.errors import DataError
+from auditor.memory import default_budget
+from defenses.errors import AuditError, DataError
 from defenses.records import Records
+from reports.untrusted import guarded
 
 __all__ = ["DATA_SETS", "DATA_VARIABLE", "DataSet", "Part", "check_records", "decode", "encode", "load", "names"]
 
@@ -50,6 +52,7 @@ def load(
     exclude: Collection[str] = (),
     value_range: tuple[float, float] | None = None,
     rescale: bool = True,
+    max_memory: int | None = None,
 ) -> Records:
     """Load records by name, or from a file or folder.
 
@@ -76,6 +79,7 @@ def load(
         value_range: Arrays: (low, high) that values can have. Bytes of images are 0 to 255; other numbers must lie in
             [0, 1] unless this is given.
         rescale: Arrays: False keeps the numbers as they are, for a model that was trained on exactly these.
+        max_memory: Bytes of memory that reading may take; None takes half of what the process may use.
 
     Returns:
         Images as float32 (n, channels, height, width) in [0, 1]; tables as float32 (n, features) in [0, 1] with the
@@ -94,7 +98,8 @@ def load(
         raise ValueError(f"split is {split!r}; choose 'train', 'test' or 'all'")
     if like is not None and not len(like):
         raise ValueError(f"like: {like.name} holds no records; give the records that set the encoding")
-    reading = Reading(label, classes, ranges or {}, categories or {}, exclude, value_range, rescale, like)
+    budget = default_budget() if max_memory is None else max_memory
+    reading = Reading(label, classes, ranges or {}, categories or {}, exclude, value_range, rescale, like, budget)
     name = source.strip().lower().replace("-", "_") if isinstance(source, str) else ""
     if (entry := DATA_SETS.get(name)) is not None:
         reading.refuse_all_but("like", source=f"{name}, a set with a fixed encoding")
@@ -102,7 +107,10 @@ def load(
             raise ValueError(
                 f"split is 'test', but {name} was published as one pool; load 'all' and draw the split from it"
             )
-        return reading.check_alike(entry.read(Shelf.at(data_dir, download=download), split), name)
+        shelf = Shelf.at(data_dir, download=download)
+        with guarded(name, error=DataError, remedy="delete its files and get them again", keep=AuditError):
+            records = entry.read(shelf, split)
+        return reading.check_alike(records, name)
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, Path) or "/" in source or path.suffix:

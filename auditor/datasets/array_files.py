@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.datasets.pixels import channels_first, read_npz
-from auditor.datasets.reading import Reading
+from auditor.datasets.npz import read_npz
+from auditor.datasets.pixels import channels_first
+from auditor.datasets.reading import Reading, check_class_count
 from auditor.datasets.schema import numeric, table
+from auditor.memory import check_budget
 from defenses.errors import DataError
 from defenses.records import FloatArray, Image, IntArray, Records, Table
+
+_NAME = 64  # bytes that the name of a class takes
 
 
 def read_arrays(path: Path, reading: Reading) -> Records:
@@ -28,19 +32,20 @@ def read_arrays(path: Path, reading: Reading) -> Records:
         ValueError: If an argument does not fit the file.
     """
     reading.refuse_all_but("classes", "value_range", "rescale", "like", source=str(path))
-    arrays = read_npz(path, "x", "y", optional=("owner", "cluster"))
-    y = _whole(arrays["y"], "y", path, count=len(arrays["x"]))
+    arrays = read_npz(path, "x", "y", optional=("owner", "cluster"), max_memory=reading.max_memory)
+    x = arrays["x"]
+    if x.ndim < 2 or not x.size:
+        raise DataError(f"{path}: x has shape {x.shape}; give at least 1 record of at least 1 number")
+    y = _whole(arrays["y"], "y", path, count=len(x))
     classes = reading.class_count
     if classes is None:
         if y.min() > 0:
             raise DataError(f"{path}: labels begin at {y.min()}, not at 0; subtract it, or give the number of classes")
         classes = int(y.max()) + 1
+        check_class_count(classes, len(y), str(path))
     if y.min() < 0 or y.max() >= classes:
         bad = int(y.min() if y.min() < 0 else y.max())
         raise DataError(f"{path}: label {bad} is outside 0..{classes - 1}; correct it or raise classes")
-    x = arrays["x"]
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{path}: x is {x.dtype}; save real numbers")
     features, kind = _features(x, path, reading, classes) if x.ndim == 2 else _images(x, path, reading)
     groups = {key: _whole(arrays[key], key, path, count=len(y)) for key in ("owner", "cluster") if key in arrays}
     records = Records(features, y, classes, kind, name=path.stem, **groups)
@@ -81,6 +86,7 @@ def _features(x: npt.NDArray[Any], path: Path, reading: Reading, classes: int) -
         _finite(x, path)
         features, low, high = np.ascontiguousarray(x, dtype=np.float32), 0.0, 1.0
     columns = (numeric(f"x{index}", low, high) for index in range(x.shape[1]))
+    check_budget(_NAME * min(classes, 2**40), reading.max_memory, f"{path} with its classes", error=DataError)
     names = reading.class_names or tuple(str(code) for code in range(classes))
     return features, table(*columns, label="y", classes=names, public_domain=stated is not None)
 
@@ -106,8 +112,9 @@ def _unit(x: npt.NDArray[Any], path: Path) -> tuple[float, float]:
     _finite(x, path)
     if x.size and (x.min() < 0 or x.max() > 1):
         raise DataError(
-            f"{path}: x is {x.dtype} from {x.min():g} to {x.max():g}, and nothing says what range its values can have; "
-            f"give value_range=(low, high), and rescale=False if the model was trained on these very numbers"
+            f"{path}: x is {x.dtype} from {float(x.min()):g} to {float(x.max()):g}, and nothing says what range its "
+            "values can have; give value_range=(low, high), and rescale=False if the model was trained on these very "
+            "numbers"
         )
     return 0.0, 1.0
 
@@ -118,6 +125,6 @@ def _inside(x: npt.NDArray[Any], low: float, high: float, path: Path) -> None:
     _finite(x, path)
     if x.size and (x.min() < low or x.max() > high):
         raise DataError(
-            f"{path}: x reaches from {x.min():g} to {x.max():g}, outside the range ({low:g}, {high:g}); correct "
-            "value_range"
+            f"{path}: x reaches from {float(x.min()):g} to {float(x.max()):g}, outside the range ({low:g}, {high:g}); "
+            "correct value_range"
         )

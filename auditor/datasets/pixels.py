@@ -1,23 +1,27 @@
 """Pixels: byte arrays and encoded images to float32 records (n, channels, height, width)."""
 
+import contextlib
 import gzip
 import io
 import math
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from auditor.memory import check_budget, default_budget
 from defenses.errors import DataError
 from defenses.records import FloatArray
+from reports.untrusted import guarded, open_regular, printable
 
 Bytes = npt.NDArray[np.uint8]
 
 CHANNELS = (1, 3)
 """Numbers of channels that an image may have."""
+
+_AGAIN = "delete it and get it again"
+_MOST_AXES = 4
 
 
 def unit_interval(pixels: Bytes) -> FloatArray:
@@ -52,59 +56,35 @@ def channels_first(pixels: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
     )
 
 
-def read_idx(path: Path) -> Bytes:
+def read_idx(path: Path, *, max_memory: int | None = None) -> Bytes:
     """Read an idx file of unsigned bytes (the format of MNIST), packed with gzip or not.
 
     Args:
         path: The file; packed or not is decided by its content.
+        max_memory: Bytes of memory that reading may take; None takes half of what the process may use.
 
     Returns:
         The array in the shape that its header says.
 
     Raises:
-        DataError: If the file is damaged or holds something else.
+        DataError: If the file is damaged, holds something else, or would need more memory than the budget.
     """
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it and get it again") from None
-    dimensions = raw[3] if len(raw) > 3 and raw[:3] == b"\x00\x00\x08" else 0
-    shape = tuple(np.frombuffer(raw[4 : 4 + 4 * dimensions], dtype=">u4").tolist())
-    if not dimensions or len(shape) != dimensions or len(raw) != 4 + 4 * dimensions + math.prod(shape):
-        raise DataError(f"{path} is not a complete idx file of bytes ({len(raw)} bytes); delete it and get it again")
-    return np.frombuffer(raw, dtype=np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-def read_npz(path: Path, *keys: str, optional: tuple[str, ...] = ()) -> dict[str, npt.NDArray[Any]]:
-    """Read arrays from an `.npz` file, never unpickling.
-
-    Args:
-        path: The file.
-        *keys: Names of the arrays that it must hold.
-        optional: Names of arrays that are read if they are there.
-
-    Returns:
-        The arrays by name.
-
-    Raises:
-        DataError: If the file is damaged, lacks an array, or holds pickled objects.
-    """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            absent = [key for key in keys if key not in arrays]
-            if not absent:
-                return {key: arrays[key] for key in (*keys, *optional) if key in arrays}
-            held = ", ".join(arrays) or "nothing"
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error) or "pickled" in str(error):
-            raise DataError(
-                f"{path} holds pickled objects, which could run code when read; save plain number arrays instead: "
-                f"numpy.savez(path, x=..., y=...)"
-            ) from None
-        raise DataError(f"{path} is not a readable .npz file ({error}); write it with numpy.savez") from None
-    raise DataError(f"{path} has no array {absent[0]!r}; it needs {', '.join(keys)} and holds {held}")
+    shown = printable(str(path))
+    with open_regular(path, error=DataError) as file, guarded(shown, error=DataError, remedy=_AGAIN):
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) if packed else contextlib.nullcontext(file) as content:
+            head = content.read(4)
+            dimensions = head[3] if len(head) == 4 and head[:3] == b"\x00\x00\x08" and head[3] <= _MOST_AXES else 0
+            shape = tuple(np.frombuffer(content.read(4 * dimensions), dtype=">u4").tolist())
+            if dimensions and len(shape) == dimensions:
+                # One byte becomes one float32 of a record beside it.
+                budget = default_budget() if max_memory is None else max_memory
+                check_budget(5 * math.prod(shape), budget, shown, error=DataError)
+                raw = content.read(math.prod(shape))
+                if len(raw) == math.prod(shape) and not content.read(1):
+                    return np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+        raise DataError(f"{shown} is not a complete idx file of bytes; {_AGAIN}")
 
 
 def decode_jpeg(encoded: Bytes, offsets: npt.NDArray[np.int64], *, side: int, source: str) -> Bytes:
@@ -127,13 +107,16 @@ def decode_jpeg(encoded: Bytes, offsets: npt.NDArray[np.int64], *, side: int, so
     from PIL import Image
 
     joined, ends = memoryview(encoded.tobytes()), offsets.tolist()
-    pixels = np.empty((len(ends) - 1, side, side, 3), dtype=np.uint8)
+    check_budget(5 * 3 * side * side * len(ends), default_budget(), source, error=DataError)
+    pixels = np.empty((max(len(ends) - 1, 0), side, side, 3), dtype=np.uint8)
     for index in range(len(pixels)):
-        try:
-            with Image.open(io.BytesIO(joined[ends[index] : ends[index + 1]]), formats=("JPEG",)) as image:
-                pixels[index] = np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side, side, 3)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(
-                f"{source}: image {index} is not a {side} x {side} colour JPEG ({error}); get it again"
-            ) from None
+        what = f"{source}: image {index}"
+        with (
+            guarded(what, error=DataError, remedy=f"it must be a {side} x {side} colour JPEG, so get it again"),
+            Image.open(io.BytesIO(joined[ends[index] : ends[index + 1]]), formats=("JPEG",)) as image,
+        ):
+            # Its size is known before it is decoded.
+            if (image.size, image.mode) != ((side, side), "RGB"):
+                raise DataError(f"{what} is {image.size} and not {side} x {side} in colour; get it again")
+            pixels[index] = np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side, side, 3)
     return pixels

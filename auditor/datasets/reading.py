@@ -6,6 +6,29 @@ from dataclasses import dataclass, field, fields
 from auditor.memory import default_budget
 from defenses.errors import DataError
 from defenses.records import Records
+from reports.untrusted import printable
+
+MOST_CLASSES = 1000
+"""Classes that labels may count up to without being stated, or as many as there are records if those are more."""
+
+
+def check_class_count(classes: int, records: int, source: str) -> None:
+    """Refuse labels that imply far more classes than records: each class costs an output of every model.
+
+    Args:
+        classes: Largest label and one.
+        records: Number of records.
+        source: What holds them.
+
+    Raises:
+        DataError: If there are more than `MOST_CLASSES` and more than records.
+    """
+    if classes > max(MOST_CLASSES, records):
+        raise DataError(
+            f"{printable(source)}: labels reach {classes - 1:,} among {records:,} records, and more than "
+            f"{max(MOST_CLASSES, records):,} classes are not inferred; number the classes from 0 without gaps, or "
+            "give the number of classes"
+        )
 
 
 @dataclass(frozen=True)

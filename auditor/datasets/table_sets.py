@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.datasets.csv_files import GAPS, read_cells
-from auditor.datasets.pixels import read_npz
+from auditor.datasets.npz import read_npz
 from auditor.datasets.schema import MISSING, categorical, encode, numeric, table
 from auditor.datasets.shelf import DataSet, Part, Shelf
 from auditor.memory import default_budget

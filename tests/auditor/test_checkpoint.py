@@ -208,7 +208,7 @@ def test_a_truncated_checkpoint_is_damaged_and_not_a_traceback(legacy: bool, tmp
 
 
 def test_files_without_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint file .*a\.pt"):
+    with pytest.raises(CheckpointError, match=r"a\.pt cannot be read: No such file"):
         read_checkpoint(tmp_path / "a.pt")
     for content, sentence in (
         ([torch.zeros(2)], "holds a list, not a state dict"),

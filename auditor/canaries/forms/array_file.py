@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from auditor.canaries.form import Form
 from auditor.canaries.kind import Drawn
-from auditor.datasets.pixels import CHANNELS, read_npz, unit_interval
+from auditor.datasets.npz import read_npz
+from auditor.datasets.pixels import CHANNELS, unit_interval
 from auditor.plan_parts import Source
 from defenses.records import FloatArray, Image, IntArray, Records
 
