@@ -17,7 +17,7 @@ from auditor.holdout import FEWEST_SHADOWS, POWER, HoldoutFit, SideFit, fit_of_s
 from auditor.plan import Plan
 from auditor.setting import Setting
 from auditor.subject import Subject
-from auditor.two_sides import Crossing, blind_baseline, crossing, nearest_neighbours
+from auditor.two_sides import Crossing, blind_baseline, crossing, nearest_neighbours, reduced
 from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray, Records
@@ -149,13 +149,15 @@ def _sides(candidates: Records, included: BoolArray) -> Finding:
     fewest = int(min(members.sum(), (~members).sum()))
     if fewest < _FEWEST_PER_SIDE:
         return _note(SIDES, f"Whether the two sides are alike was not tested: one has only {fewest} independent units.")
-    x = records.x.reshape(len(records), -1)
+    flat = records.x.reshape(len(records), -1)
+    x = reduced(flat, seed=int(rng.integers(2**31)))
     neighbours = nearest_neighbours(x)
     every = np.ones(len(members), dtype=np.bool_)
     all_of_them = crossing(neighbours.nearest, members, within=every, rng=rng)
     close = crossing(neighbours.nearest, members, within=neighbours.close, rng=rng)
     each = SIGNIFICANCE / 4  # near-duplicates, too many neighbours across, too few, and the blind baseline
-    blind = blind_baseline(x, records.y, members, level=1 - 2 * each, rng=rng)
+    shown = np.column_stack([x, flat.mean(axis=1), flat.std(axis=1)])
+    blind = blind_baseline(shown, records.y, members, level=1 - 2 * each, rng=rng)
     reasons = _reasons(all_of_them, close, blind, each=each)
     looked_at = f"{int(members.sum()):,} members and {int((~members).sum()):,} non-members"
     if reasons:
@@ -186,7 +188,7 @@ def _reasons(all_of_them: Crossing, close: Crossing, blind: Estimate, *, each: f
         )
     if blind.low is not None and blind.low > 0.5:
         found.append(
-            f"a classifier that never sees the model tells members from non-members (it reaches {_area(blind)}), so that a "
+            f"a classifier that never sees the model tells members from non-members ({_area(blind)}), so that a "
             "membership figure may be about where records come from"
         )
     return found

@@ -98,11 +98,11 @@ def fit_of_sides(
     """Compare a target's fit of its declared members and non-members with the fit of shadow models.
 
     Each record has an IN and an OUT mean over the models, leaving out the one that is looked at, and all have one
-    variance. The posterior probability of IN at even odds, averaged over a side, is that side's figure: bounded, so
-    that a few extreme records cannot carry it, and weighted toward records that tell. Figures of the shadows on their
-    own sides give the prediction interval for the target's (Student's t with K - 1 degrees of freedom, which takes
-    figures of models as approximately normal). Where IN and OUT do not separate, as under strong noise, the mean
-    probability of the true class takes the posterior's place.
+    variance (by the median of residuals). The posterior probability of IN at even odds, averaged over a side, is that
+    side's figure: bounded, so that a few extreme records cannot carry it, and weighted toward records that tell.
+    Figures of the shadows on their own sides give the prediction interval for the target's (Student's t with K - 1
+    degrees of freedom, which takes figures of models as approximately normal). Where IN and OUT do not separate, as
+    under strong noise, the mean probability of the true class takes the posterior's place.
 
     Args:
         scores: (m,) the target's logit-scaled confidence in the true class; higher is the better fit.
@@ -172,13 +172,14 @@ def _posteriors(said: Float64Array, inside: BoolArray, which: int) -> tuple[floa
     others = np.arange(len(said)) != which
     residuals = np.where(inside[others], said[others] - ins, said[others] - outs)
     known = np.isfinite(ins) & np.isfinite(outs)
-    freedom = known.sum() * (len(said) - 1 - 2)
-    if not known[inside[which]].any() or not known[~inside[which]].any() or freedom < 1:
+    if not known[inside[which]].any() or not known[~inside[which]].any():
         raise ValueError("no record was in some of the shadow models and out of others; train more of them")
-    variance = float(np.square(residuals[:, known]).sum() / freedom)
+    # By the median, or one absurd score of the target would widen the noise until nothing separates any more.
+    freedom = (len(said) - 1) / (len(said) - 1 - 2)  # two means were taken off
+    scale = float(np.median(np.abs(residuals[:, known]))) / stats.norm.ppf(0.75)
+    variance = max(freedom * scale**2, np.finfo(np.float64).tiny)
     shift = ins - outs
-    ratio = shift * (said[which] - (ins + outs) / 2) / max(variance, np.finfo(np.float64).tiny)
-    posterior = expit(ratio)
+    posterior = expit(shift * (said[which] - (ins + outs) / 2) / variance)
     return float(posterior[known & ~inside[which]].mean()), float(posterior[known & inside[which]].mean())
 
 

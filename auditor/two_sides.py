@@ -20,10 +20,10 @@ Float64Array = npt.NDArray[np.float64]
 CLOSE = 0.5
 """A nearest neighbour is a near-duplicate if it is nearer than this share of the distance to the next one."""
 
-ROUNDS = 1999
+ROUNDS = 999
 FEWEST_BLIND = 40
 _CHUNK = 2048
-_COMPONENTS = 32
+COMPONENTS = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,21 @@ class Crossing:
     expected: float
     p_more: float
     p_fewer: float
+
+
+def reduced(x: npt.ArrayLike, *, seed: int) -> Float64Array:
+    """Return records (n, d) by their first 32 principal components, if they are wider; sides play no part in that.
+
+    Near-duplicates stay near, and distances cost a fraction of those between images.
+    """
+    from sklearn.decomposition import PCA
+
+    values = np.asarray(x, dtype=np.float64)
+    kept = min(COMPONENTS, len(values))
+    if values.shape[1] <= kept:
+        return values
+    found = PCA(kept, svd_solver="randomized", random_state=seed).fit_transform(values)
+    return np.asarray(found, dtype=np.float64)
 
 
 def nearest_neighbours(x: npt.ArrayLike) -> Neighbours:
@@ -135,7 +150,7 @@ def blind_baseline(
     AUC holds as it stands; it says nothing of what a better classifier would find.
 
     Args:
-        x: (n, d) records.
+        x: (n, d) records, or what stands for them.
         y: (n,) labels.
         members: (n,) bool: the sides.
         level: Confidence of the interval.
@@ -154,21 +169,10 @@ def blind_baseline(
     if len(order) < FEWEST_BLIND or min(np.bincount(sides[half], minlength=2).min() for half in (learn, rest)) < 2:
         reason = f"{len(order)} records do not suffice for a classifier and its test; give at least {FEWEST_BLIND}"
         return Estimate(method="blind baseline", n=len(rest), reason=reason)
+    features = np.column_stack([values, np.asarray(y, dtype=np.float64)])
     seed = int(rng.integers(2**31))
-    features = _features(values, np.asarray(y), learn=learn, seed=seed)
     model = HistGradientBoostingClassifier(
         max_iter=60, max_leaf_nodes=8, min_samples_leaf=10, early_stopping=False, random_state=seed
     )
     model.fit(features[learn], sides[learn])
     return metrics.auc(model.decision_function(features[rest]), sides[rest], level=level)
-
-
-def _features(x: Float64Array, y: npt.NDArray[np.generic], *, learn: IntArray, seed: int) -> Float64Array:
-    """Return what the blind classifier sees: a record (its principal components, if wide), its mean, spread, label."""
-    from sklearn.decomposition import PCA
-
-    shown = x
-    if x.shape[1] > _COMPONENTS:
-        fewer = PCA(min(_COMPONENTS, len(learn) - 1), svd_solver="randomized", random_state=seed)
-        shown = fewer.fit(x[learn]).transform(x)
-    return np.column_stack([shown, x.mean(axis=1), x.std(axis=1), y.astype(np.float64)])
