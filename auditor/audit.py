@@ -17,6 +17,7 @@ from auditor.claims import confidence_of_claims, of_the_model, show_epsilon
 from auditor.evidence import Evidence, chosen, gather, measures
 from auditor.findings import check_limits, judge_all, level_of_intervals
 from auditor.gallery import gallery
+from auditor.grounds import judge_grounds
 from auditor.handed_over import checkpoint_subject
 from auditor.implied import imply_epsilon, try_reconstruction
 from auditor.kept_claims import KeptClaims
@@ -123,6 +124,7 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
     if rebuilt is not None:
         seconds["prior-aware reconstruction"] = time.perf_counter() - clock
     findings = judge_all(evidence, found, control, shown, subject, plan, implied, rebuilt)
+    findings += judge_grounds(subject, plan, setting, evidence)
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
     report = build_report(
         plan,

@@ -38,10 +38,6 @@ def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> l
             "The candidates are planted canaries, made to be remembered: what is found of them bounds epsilon, and is "
             "no figure for ordinary records."
         )
-        found.append(
-            "That the training used every planted row, and never the sealed coins, is taken on trust; the commitment "
-            "shows only that the coins were fixed before."
-        )
     candidates = subject.target.candidates
     copies = len(candidates) - len(set(candidates.row_digests()))
     if copies:

@@ -29,6 +29,7 @@ from auditor.slices import Part, slices
 from auditor.step_bounds import StepAudit
 from auditor.stolen import Agreement
 from auditor.subject import Subject
+from auditor.trusted import taken_on_trust
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.records import Table
@@ -111,6 +112,7 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         provenance=_provenance(plan, subject, setting, attempt),
         timing=timing.model_copy(update={"attempts_since": attempt.since}),
         gallery=list(outcome.gallery),
+        trusted=taken_on_trust(plan, subject, outcome.findings),
     )
 
 

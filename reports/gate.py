@@ -12,6 +12,7 @@ from reports import wording
 from reports.baseline import increase_row
 from reports.exit_codes import ExitCode, worst
 from reports.gate_result import EXIT_CODES, GateResult, Outcome, Row
+from reports.grounds import GROUNDS
 from reports.markdown import to_markdown
 from reports.measures import EPSILON, KNOWN_NAMES, measure
 from reports.policy import Policy, Rule, load_policy, nearest
@@ -48,15 +49,17 @@ def gate(report: Report, policy: Policy, baseline: Report | None = None) -> Gate
         baseline: An earlier audit on the same data; needed by rules with `maximum_increase` only.
 
     Returns:
-        The decision. Its exit code is 0 only if every check passed (or was inconclusive where the policy lets that
-        through); 1 a limit is exceeded or a claim contradicted; 2 the policy does not fit; 3 inconclusive; 4 an attack
-        failed or a required one did not run; 5 the baseline cannot be compared. Where several hold: 2, 5, 1, 4, 3.
+        The decision. Its exit code is 0 only if every check passed, or was inconclusive where the policy lets that
+        through (doubt about who was a member it never does); 1 a limit is exceeded or a claim contradicted; 2 the
+        policy does not fit; 3 inconclusive; 4 an attack failed or a required one did not run; 5 the baseline cannot be
+        compared. Where several hold: 2, 5, 1, 4, 3.
     """
     rows = [row for rule in policy.rules for row in _rule_rows(rule, report, policy=policy, baseline=baseline)]
     rows += _claim_rows(report, policy)
     rows += _attack_rows(report, policy)
     if policy.allow_inconclusive:
         rows = [_tolerate(row) if row.outcome is Outcome.INCONCLUSIVE else row for row in rows]
+    rows += _ground_rows(report)  # where the truth itself is in doubt, no policy lets that through
     order = list(EXIT_CODES)
     rows.sort(key=lambda row: (row.tolerated, order.index(row.outcome)))
     code = worst(row.exit_code for row in rows)
@@ -248,6 +251,13 @@ def _attack_rows(report: Report, policy: Policy) -> Iterator[Row]:
     for finding in report.findings:
         if finding.status is Status.ERROR and finding.measure != EPSILON and finding.attack not in named:
             yield Row(rule="attacks", outcome=Outcome.INCOMPLETE, sentence=finding.sentence, attack=finding.attack)
+
+
+def _ground_rows(report: Report) -> Iterator[Row]:
+    """Refuse to pass a report that doubts who was a member: every figure that a rule looks at rests on it."""
+    for finding in report.findings:
+        if finding.code in GROUNDS and finding.counts:
+            yield Row(rule="grounds", outcome=Outcome.INCONCLUSIVE, sentence=finding.sentence, found=finding.found)
 
 
 def _unmeasured(rule: Rule, report: Report) -> Row:

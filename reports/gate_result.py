@@ -33,7 +33,7 @@ class Row:
     """One check.
 
     Attributes:
-        rule: Id of the rule, or "claims", "attacks".
+        rule: Id of the rule, or "claims", "attacks", "grounds".
         outcome: What became of it.
         sentence: Why, with numbers.
         attack: Name of the attack, where it is about one.

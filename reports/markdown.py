@@ -126,6 +126,9 @@ def summary(report: Report) -> str:
     if report.blind_spots:
         lines += ["", "What this audit does not show:", ""]
         lines += [f"- {escape(spot)}" for spot in report.blind_spots]
+    if report.trusted:
+        lines += ["", "What this audit takes on trust:", ""]
+        lines += [f"- {escape(wording.trusted(one))}" for one in report.trusted]
     return "\n".join([*lines, "", PRIVATE_DATA_NOTICE, ""])
 
 

@@ -80,6 +80,7 @@ def _environment() -> Environment:
         "short_digest": wording.short_digest,
         "thousands": lambda number: f"{number:,}",
         "tone": lambda status: _TONES[status],
+        "trusted": wording.trusted,
         "unit": lambda unit: f"one {unit.lower()}" if unit else "unit not stated",
         "word": lambda status: wording.STATUS_WORDS[status],
     }

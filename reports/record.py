@@ -15,6 +15,7 @@ from reports.document import Document
 from reports.errors import ReportError
 from reports.estimate import Estimate as Estimate
 from reports.estimate import Strict as Strict
+from reports.grounds import Trusted
 
 SCHEMA_VERSION = "1.4"
 
@@ -283,7 +284,7 @@ class Report(Document):
     """One audit, whole.
 
     `verdict` is the worst finding that counts; `headline` is its one sentence with numbers. `blind_spots` says what
-    this audit does not show.
+    this audit does not show, `trusted` what it was told and did not see.
     """
 
     given_by: ClassVar[str] = "report.json of `auditor audit`"
@@ -299,6 +300,7 @@ class Report(Document):
     provenance: Provenance
     timing: Timing
     gallery: list[GalleryItem] = []
+    trusted: list[Trusted] = []
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Report":

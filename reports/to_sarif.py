@@ -13,6 +13,7 @@ SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _HELP = {
     "claims": "No attack may show more privacy loss than the model's guarantee allows.",
     "attacks": "Every required attack has to run to its end; an attack that did not run finds nothing.",
+    "grounds": "Figures rest on who was a member; where that is in doubt, none of them passes.",
 }
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from reports.grounds import Trusted
 from reports.measures import Scale, measure
 from reports.record import Estimate, Finding, Status
 
@@ -213,3 +214,8 @@ def control(finding: Finding) -> str:
     if finding.control is not None:
         return found(finding.control, finding.measure)
     return sentence_case(finding.control_reason or "no control")
+
+
+def trusted(one: Trusted) -> str:
+    """Write what was taken on trust, and how far it was tested."""
+    return f"{one.what} Tested: {one.tested or 'not at all'}."
