@@ -12,6 +12,7 @@ from reports import markdown, wording
 from reports.measures import measure
 from reports.reading import measures_in_order
 from reports.record import GuaranteeRecord, Status
+from reports.untrusted import writable
 
 _TONES = {
     Status.VIOLATED: "bad",
@@ -56,7 +57,9 @@ def _read(name: str) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_writable
+    )
     environment.filters |= {
         "bound": lambda bound, missing: wording.sentence_case(markdown.bound_in_words(bound, missing=missing)),
         "control": wording.control,
@@ -76,7 +79,7 @@ def _environment() -> Environment:
         "parts": wording.parts,
         "plain": wording.plain,
         "relation": wording.relation,
-        "score": lambda score: wording.amount(score, None),
+        "similarity": lambda found: wording.amount(found, None),
         "short_digest": wording.short_digest,
         "thousands": lambda number: f"{number:,}",
         "tone": lambda status: _TONES[status],
@@ -84,6 +87,11 @@ def _environment() -> Environment:
         "word": lambda status: wording.STATUS_WORDS[status],
     }
     return environment
+
+
+def _writable(value: Any) -> Any:
+    """Keep control characters of the record out of the page; what is ours is markup and has none."""
+    return writable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _data_uri(svg: str) -> str:
