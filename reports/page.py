@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -11,7 +12,7 @@ from markupsafe import Markup
 from reports import markdown, wording
 from reports.measures import measure
 from reports.reading import measures_in_order
-from reports.record import GuaranteeRecord, Status
+from reports.record import GuaranteeRecord, Slice, Status
 from reports.untrusted import writable
 
 _TONES = {
@@ -74,7 +75,7 @@ def _environment() -> Environment:
         "kind": lambda kind: _KINDS.get(kind.lower(), kind),
         "mark": lambda status: _MARKS[_TONES[status]],
         "meaning": lambda status: wording.STATUS_MEANINGS[status],
-        "most_exposed": lambda slices: sorted(slices, key=lambda one: -(one.measures["auc"].value or 0)),
+        "most_exposed": _most_exposed,
         "measure_title": lambda name: measure(name).title,
         "parts": wording.parts,
         "plain": wording.plain,
@@ -92,6 +93,11 @@ def _environment() -> Environment:
 def _writable(value: Any) -> Any:
     """Keep control characters of the record out of the page; what is ours is markup and has none."""
     return writable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _most_exposed(slices: Iterable[Slice]) -> list[Slice]:
+    there = [one for one in slices if "auc" in one.measures]
+    return sorted(there, key=lambda one: -(one.measures["auc"].value or 0))
 
 
 def _data_uri(svg: str) -> str:
