@@ -8,7 +8,6 @@ import numpy as np
 
 from auditor import metrics
 from auditor.evidence import Evidence
-from defenses.records import Table
 from reports.record import ExposedRecord
 
 EXPOSED = 10
@@ -17,8 +16,8 @@ EXPOSED = 10
 def exposed(entry: Evidence, key: bytes, *, level: float) -> list[ExposedRecord]:
     """Return the members that an attack is most sure of, under keyed hashes and in the order of these.
 
-    Anybody with the model can compute the scores of records of their own. So neither scores nor ranks are told, which
-    would single out the record that has them, only a coarse limit on the false alarms at which each record is found.
+    Anybody with the model can compute the scores of records of their own. So neither scores, ranks nor labels are told,
+    which would single out the record that has them, only a coarse limit on the false alarms at which each one is found.
 
     Args:
         entry: Evidence of an attack that ranks.
@@ -29,7 +28,6 @@ def exposed(entry: Evidence, key: bytes, *, level: float) -> list[ExposedRecord]
     first = members[np.argsort(-entry.scores[members], kind="stable")][:EXPOSED]
     records = entry.question.target.candidates
     outside = np.sort(entry.scores[~entry.included])
-    names = records.kind.classes if isinstance(records.kind, Table) else ()
     found = []
     for place, digest in zip(first, records.take(first).row_digests(), strict=True):
         above = int(len(outside) - np.searchsorted(outside, entry.scores[place], side="left"))
@@ -37,7 +35,6 @@ def exposed(entry: Evidence, key: bytes, *, level: float) -> list[ExposedRecord]
         found.append(
             ExposedRecord(
                 record=hmac.new(key, digest, hashlib.sha256).hexdigest()[:16],
-                label=names[records.y[place]] if names else str(records.y[place]),
                 false_alarms_at_most=1.0 if high is None else rounded_up(high),
                 level=level,
             )

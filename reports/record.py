@@ -105,11 +105,11 @@ class Histogram(Strict):
 class ExposedRecord(Strict):
     """One of the members that the attack is most sure of, named by a keyed hash (the key is not in the report).
 
-    Neither its score nor its place among them is told: whoever has the model could look for the record by either.
+    Neither its score, nor its place among them, nor its label is told: whoever has the model could look for the record
+    by any of them.
     """
 
     record: str
-    label: str
     false_alarms_at_most: Share = Field(
         description="upper confidence limit of the share of non-members that a threshold which finds this record would "
         "accuse, rounded up to 1, 2 or 5 times a power of ten"
