@@ -4,11 +4,13 @@ What either returns is plain: nested no deeper than 40 levels, at most 500,000 v
 no NaN, and text that UTF-8 can hold. So whoever goes through it neither runs out of stack nor fails to write it again.
 """
 
+import contextlib
 import datetime
 import json
 import math
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,7 @@ def parse_toml(text: str | bytes, *, what: str, error: type[Exception]) -> dict[
     if max(line.count(".") for line in written.split("\n")) > _DOTS:
         raise error(f"{printable(what)}: a line holds more than {_DOTS:,} dots; break it up")
     try:
-        with guarded(what, error=error, remedy="correct the file", keep=tomllib.TOMLDecodeError):
+        with _parsing(what, error=error, keep=tomllib.TOMLDecodeError):
             found = tomllib.loads(written)
     except tomllib.TOMLDecodeError as problem:
         raise error(f"{printable(what)} is not TOML: {printable(str(problem))}; correct it there") from None
@@ -109,7 +111,7 @@ def parse_json(text: str | bytes, *, what: str, error: type[Exception]) -> Any:
         raise error(f"{printable(what)} holds {word}, which JSON does not have; leave the value out or give a reason")
 
     try:
-        with guarded(what, error=error, remedy="give the file as it was written", keep=json.JSONDecodeError):
+        with _parsing(what, error=error, keep=json.JSONDecodeError):
             found = json.loads(written, parse_constant=refuse)
     except json.JSONDecodeError as problem:
         raise error(f"{printable(what)}: the text is not JSON ({problem}); give the file as it was written") from None
@@ -144,6 +146,21 @@ def _decoded(text: str | bytes, *, what: str, most: int, error: type[Exception])
         place = getattr(problem, "start", 0)
         raise error(f"{printable(what)} is not text in UTF-8 (at {place}); save it as UTF-8") from None
     return text
+
+
+@contextlib.contextmanager
+def _parsing(what: str, *, error: type[Exception], keep: type[Exception]) -> Iterator[None]:
+    with guarded(what, error=error, remedy="correct the file", keep=keep):
+        try:
+            yield
+        except keep:
+            raise
+        except RecursionError:
+            raise error(f"{printable(what)} is nested too deeply; at most {DEPTH} levels are read") from None
+        except ValueError as problem:
+            if "digits" in str(problem):  # Python's own limit, whose message speaks to programmers
+                raise error(f"{printable(what)} holds a number of thousands of digits; write a shorter one") from None
+            raise
 
 
 def _check(found: Any, *, what: str, error: type[Exception], toml: bool) -> None:

@@ -1,6 +1,7 @@
 """What a report gives away: somebody with the model, many records and report.json looks for the exposed ones."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,16 @@ import pytest
 
 from attacks.protocol import MembershipScores
 from auditor.audit import Audit, run_audit
+from auditor.compare.plan import compare_plan
+from auditor.compare.run import run_comparison
 from auditor.exposed import EXPOSED, rounded_up
+from auditor.metrics import rate
+from auditor.paths import plan_without_paths, without_paths
 from auditor.plan import parse_plan
+from auditor.reasons import reason
 from auditor.setting import Setting
 from auditor.workplace import Workplace
+from reports.parsing import parse_toml
 
 OVERFIT = """
 title = "overfit"
@@ -79,8 +86,67 @@ def test_matching_scores_names_no_exposed_record(overfit: Audit) -> None:
 
 
 def _high(above: int, total: int) -> float:
-    from auditor.metrics import rate
-
     high = rate(above, total, level=1 - 0.05 / EXPOSED).high
     assert high is not None
     return high
+
+
+def test_the_digest_of_the_data_is_of_use_in_one_workplace_alone(overfit: Audit, tmp_path: Path) -> None:
+    plan = parse_plan(OVERFIT.replace("epochs = 60", "epochs = 1"))
+    settings = [Setting(Workplace(tmp_path / name), device="cpu") for name in ("a", "b")]
+    digests = [run_audit(plan, setting).report.subject.data_digest for setting in (*settings, settings[0])]
+    assert digests[0] == digests[2] != digests[1]
+    (entry,) = overfit.evidence
+    assert entry.question.target.candidates.digest not in overfit.report.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("No such file: '/home/ada/My data/x.csv'", "No such file: 'x.csv'"),
+        ("cannot open /home/ada/x.csv: denied", "cannot open x.csv: denied"),
+        ("path=/tmp/a/b.npz, then /var/c/", "path=b.npz, then c"),
+        ("file:///home/ada/x.csv", "x.csv"),
+        (r"C:\\Users\\ada\\x.csv is gone", "x.csv is gone"),
+        ("~/private/x.csv", "x.csv"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+        ("3 records/second, and/or 1/2", "3 records/second, and/or 1/2"),
+    ],
+)
+def test_paths_are_reduced_to_file_names(text: str, said: str) -> None:
+    assert without_paths(text) == said
+
+
+def test_a_plan_in_a_record_names_no_folder() -> None:
+    plan = {
+        "data": {"source": "/home/ada/x.csv"},
+        "model": {"options": {"file": "/home/ada/w.pt"}},
+        "canaries": "../s/c",
+    }
+    shown = {"data": {"source": "x.csv"}, "model": {"options": {"file": "w.pt"}}, "canaries": "c"}
+    assert plan_without_paths(plan) == shown
+    assert plan_without_paths({"values": (1, "/a/b/c")}) == {"values": [1, "c"]}
+
+
+def test_a_comparison_names_no_folder(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "pool.npz", x=rng.normal(size=(80, 4)).clip(-3, 3).astype("f4"), y=np.arange(80) % 2)
+    text = OVERFIT.replace('"digits"', f'"{tmp_path}/pool.npz"\nvalue_range = [-3.0, 3.0]').replace(
+        "pool = 400", "pool = 80"
+    )
+    text = text.replace("epochs = 60", "epochs = 1") + '[[schemes]]\nname = "none"\n'
+    plan = compare_plan(parse_toml(text, what="the plan", error=AssertionError))
+    found = run_comparison(plan, Setting(Workplace(tmp_path / "w"), device="cpu"), tmp_path / "out")
+    assert found.plan["data"]["source"] == "pool.npz"
+    for file in (tmp_path / "out").rglob("report.*"):
+        assert str(tmp_path) not in file.read_text()
+    assert str(tmp_path) not in found.to_json()
+
+
+def test_the_reason_of_a_failure_is_short_and_names_no_folder() -> None:
+    said = reason(RuntimeError("cannot open /home/ada/w.pt\x1b[31m " + "x" * 5000))
+    assert said.startswith("RuntimeError: cannot open w.pt\\x1b[31m")
+    assert len(said) <= 500
+    assert reason(OSError(28, "No space left on device", "/a/b")) == "OSError: the disk is full"
+    assert "memory" in reason(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"))
+    assert reason(PermissionError(13, "Permission denied", "/home/ada/x")) == "PermissionError: Permission denied: x"

@@ -203,8 +203,8 @@ def test_what_breaks_parsers_is_refused(text: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a = " + "[" * 5_000, "RecursionError"),
-        ("a = " + "9" * 5_000, "cannot be read"),
+        ("a = " + "[" * 5_000, "nested too deeply"),
+        ("a = " + "9" * 5_000, "thousands of digits"),
         ("when = 1979-05-27T07:32:00Z", "date or time"),
         ("maximum = nan", "nan"),
         ('"a\\u001b" = 1', "control character"),
