@@ -9,10 +9,10 @@ from attacks.catalogue import catalogue
 from auditor.canaries.ceiling import canaries_needed, one_run_ceiling
 from auditor.canaries.kind import Kind, kinds
 from auditor.canaries.plant import FEWEST
-from auditor.plan import nearest
+from auditor.plan import nearest, table_error
 from auditor.plan_parts import Source
 from defenses.errors import PlanError
-from reports.parsing import problems, read_toml
+from reports.parsing import read_toml
 from reports.untrusted import printable, quoted
 
 
@@ -46,7 +46,7 @@ def read_request(source: str, label: str | None, reading: Path | None) -> Source
         return Source.model_validate({"source": source} | given)
     except ValidationError as error:
         where = "the source" if reading is None else printable(str(reading))
-        raise PlanError(f"{where}: {problems(error)}; it takes {', '.join(sorted(Source.model_fields))}") from error
+        raise PlanError(f"{where}: {table_error(error, Source)}") from error
 
 
 def reach(
