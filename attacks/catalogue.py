@@ -2,7 +2,6 @@
 
 import functools
 import importlib
-import importlib.metadata
 import inspect
 import pkgutil
 
@@ -10,6 +9,7 @@ import attacks.inference
 import attacks.membership
 import attacks.reconstruction
 from attacks.protocol import Attack
+from defenses.plugins import load_plugins
 
 ENTRY_POINTS = "privacy_auditor.attacks"
 FOLDERS = (attacks.membership, attacks.reconstruction, attacks.inference)
@@ -27,5 +27,5 @@ def catalogue() -> dict[str, type[Attack]]:
                 for _, member in inspect.getmembers(loaded, inspect.isclass)
                 if issubclass(member, Attack) and not inspect.isabstract(member) and member.__module__ == module.name
             ]
-    found += [point.load() for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
+    found += load_plugins(ENTRY_POINTS, Attack, taken={attack.name for attack in found})
     return {attack.name: attack for attack in sorted(found, key=lambda attack: attack.name)}

@@ -8,9 +8,11 @@ import typer
 
 from auditor.compare import command as comparing
 from auditor.debug_dp.command import EPILOG, debug_dp
+from auditor.gate_command import gate
 from auditor.guarded import Debug, Quiet, guarded
 from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 from auditor.reproduce import command as reproducing
+from auditor.terminal import say
 from auditor.tune import command as tuning
 
 app = typer.Typer(
@@ -85,11 +87,11 @@ def demo(
 
         for name in PLANS:
             plan = demo_plan(name)
-            typer.echo(f"\n{plan.title}")
+            say(f"\n{plan.title}")
             code = _run(plan, out / name, Path(), None, work_dir, device, allow_code=False, quiet=quiet)
             if code == ExitCode.INCOMPLETE:
                 raise typer.Exit(code)
-        typer.echo(f"\nOpen {out / PLANS[0] / 'report.html'} in a browser, then {out / PLANS[1] / 'report.html'}.")
+        say(f"\nOpen {out / PLANS[0] / 'report.html'} in a browser, then {out / PLANS[1] / 'report.html'}.")
 
 
 @app.command()
@@ -130,7 +132,7 @@ def plant(
 
         chosen, asked = find_kind(kind), read_request(source, label, reading)
         for line in reach(canaries, epsilon=epsilon, delta=delta, attacks=attacks, force=force):
-            typer.echo(line)
+            say(line)
         from auditor.canaries.plant import plant as write
 
         with shown_progress(quiet=quiet) as on_progress:
@@ -143,46 +145,14 @@ def plant(
                 data_dir=data_dir,
                 on_progress=on_progress,
             )
-        typer.echo(f"Planted data: {planted.data}")
+        say(f"Planted data: {planted.data}")
         if planted.removed:
-            typer.echo(f"Records that left the data because canaries were made of them: {planted.removed}")
-        typer.echo(f"Commitment: {planted.commitment}")
-        typer.echo(f"Sealed coins: {secret} (keep it from the training; the audit needs it)")
+            say(f"Records that left the data because canaries were made of them: {planted.removed}")
+        say(f"Commitment: {planted.commitment}")
+        say(f"Sealed coins: {secret} (keep it from the training; the audit needs it)")
 
 
-@app.command(epilog=EXIT_CODES)
-def gate(
-    report: Annotated[Path, typer.Argument(help="report.json of an audit.")],
-    policy: Annotated[Path, typer.Option("--policy", help="Policy (TOML): measures and their maxima.")],
-    baseline: Annotated[Path | None, typer.Option("--baseline", help="Earlier report.json to compare with.")] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
-    sarif: Annotated[Path | None, typer.Option("--sarif", help="Write SARIF here.")] = None,
-    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write Markdown here.")] = None,
-    debug: Debug = False,
-) -> None:
-    """Turn a report into an exit code; loads no model and runs no code of the plan."""
-    with guarded(debug=debug):
-        from reports.gate import gate as judge
-        from reports.markdown import to_markdown
-        from reports.policy import load_policy
-        from reports.record import Report
-        from reports.to_junit import to_junit
-        from reports.to_sarif import to_sarif
-
-        found = Report.from_json(_read(report))
-        earlier = None if baseline is None else Report.from_json(_read(baseline))
-        result = judge(found, load_policy(_text(policy)), earlier)
-        text = to_markdown(result)
-        typer.echo(text)
-        if junit is not None:
-            junit.write_text(to_junit(result))
-        if sarif is not None:
-            sarif.write_text(to_sarif(result, found))
-        if markdown is not None:
-            markdown.write_text(text)
-    raise typer.Exit(result.exit_code)
-
-
+app.command(epilog=EXIT_CODES)(gate)
 app.command(epilog=comparing.EPILOG)(comparing.compare)
 app.command(epilog=tuning.EPILOG)(tuning.tune)
 app.command(name="debug-dp", epilog=EPILOG)(debug_dp)
@@ -202,8 +172,8 @@ def render(
         from auditor.output import write_readable
         from reports.record import Report
 
-        page = write_readable(Report.from_json(_read(report)), out or report.parent)
-        typer.echo(str(page))
+        page = write_readable(Report.read(report), out or report.parent)
+        say(page)
 
 
 @app.command(name="list")
@@ -226,11 +196,11 @@ def list_all(debug: Debug = False) -> None:
             "Canaries (auditor plant --kind ...)": {name: kind.summary for name, kind in kinds().items()},
         }
         for title, entries in sections.items():
-            typer.echo(title)
+            say(title)
             width = max(len(name) for name in entries) + 2
             for name, text in entries.items():
-                typer.echo(f"  {name:<{width}}{text}")
-            typer.echo("")
+                say(f"  {name:<{width}}{text}")
+            say("")
 
 
 def _run(
@@ -270,29 +240,11 @@ def _run(
         )
         found = run_audit(plan, setting)
     page = write_audit(found, folder)
-    typer.echo(f"{found.trained} models trained, {found.found} found trained", err=True)
+    say(f"{found.trained} models trained, {found.found} found trained", err=True)
     code = report_exit_code(found.report)
-    typer.echo(f"{found.report.verdict.upper()}: {found.report.headline}")
-    typer.echo(f"Report: {page} (exit code {int(code)})")
+    say(f"{found.report.verdict.upper()}: {found.report.headline}")
+    say(f"Report: {page} (exit code {int(code)})")
     return int(code)
-
-
-def _text(path: Path) -> str:
-    from reports.errors import ReportError
-
-    try:
-        return _read(path).decode()
-    except UnicodeDecodeError as error:
-        raise ReportError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _read(path: Path) -> bytes:
-    from reports.errors import ReportError
-
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ReportError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def main() -> None:

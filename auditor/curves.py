@@ -1,10 +1,14 @@
 """Scores as pictures: the ROC curve with its band, and histograms of members and non-members."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from auditor.intervals import bracketed_tpr, check_open_unit, check_scores
 from reports.record import Histogram, RocCurve
+
+_FAR = 1e290  # widths of bins are finite and not zero within this
 
 
 def roc_curve(scores: npt.ArrayLike, members: npt.ArrayLike, *, level: float, points: int = 100) -> RocCurve:
@@ -41,10 +45,12 @@ def roc_curve(scores: npt.ArrayLike, members: npt.ArrayLike, *, level: float, po
 
 
 def histogram(scores: npt.ArrayLike, members: npt.ArrayLike, *, bins: int = 40) -> Histogram:
-    """Count members' and non-members' scores over common bins of equal width.
+    """Count members' and non-members' scores over common bins of equal width, at most so many.
 
-    The bins span the 0.5% to 99.5% quantiles of the finite scores; what lies outside is counted in the outermost bins.
-    ValueError if no score is finite, one is NaN, or `bins` is not in 1 .. 1000.
+    The bins span at least the 0.5% to 99.5% quantiles of the finite scores; what lies outside is counted in the
+    outermost bins. Their edges are whole multiples of 1, 2 or 5 times a power of ten: a quantile itself gives away the
+    score of a record, by which whoever has the model could find it. ValueError if no score is finite, one is NaN, or
+    `bins` is not in 1 .. 1000.
     """
     if not 1 <= bins <= 1000:
         raise ValueError(f"bins is {bins}; it must lie in 1..1000")
@@ -53,12 +59,24 @@ def histogram(scores: npt.ArrayLike, members: npt.ArrayLike, *, bins: int = 40) 
     if not finite.size:
         raise ValueError(f"none of {values.size} scores is finite; a histogram needs at least 1")
     low, high = (float(edge) for edge in np.quantile(finite, [0.005, 0.995]))
-    if not high - low > 1e-12 * max(abs(low), abs(high)):
+    low, high = max(low, -_FAR), min(high, _FAR)
+    if not high - low > max(1e-9 * max(abs(low), abs(high)), 1 / _FAR):
         low, high = low - 0.5 * max(abs(low), 1.0), high + 0.5 * max(abs(high), 1.0)
-    edges = np.linspace(low, high, bins + 1)
-    inside = np.clip(values, low, high)
+    edges = _round_edges(low, high, bins)
+    inside = np.clip(values, edges[0], edges[-1])
     return Histogram(
         edges=edges.tolist(),
         members=np.histogram(inside[bits], edges)[0].tolist(),
         nonmembers=np.histogram(inside[~bits], edges)[0].tolist(),
     )
+
+
+def _round_edges(low: float, high: float, bins: int) -> npt.NDArray[np.float64]:
+    """Return the edges of at most so many bins of a round width that cover a range."""
+    power = math.floor(math.log10((high - low) / bins))
+    for width in (float(f"{step}e{power + up}") for up in (0, 1) for step in (1, 2, 5)):
+        first, last = math.floor(low / width), math.ceil(high / width)
+        if last - first <= bins:
+            break
+    # Not first * width, which writes 0.30000000000000004.
+    return np.array([float(f"{place * width:.15g}") for place in range(first, max(last, first + 1) + 1)])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from defenses.progress import OnProgress, Progress
+from reports.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -33,21 +34,22 @@ def _bars() -> Iterator[OnProgress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name in it may look like markup
         BarColumn(bar_width=30),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", style="dim", markup=False),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
         def on_progress(progress: Progress) -> None:
             if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, detail="")
-            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, detail=progress.detail)
+                tasks[progress.stage] = bars.add_task(printable(progress.stage), detail="")
+            detail = printable(progress.detail)
+            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total, detail=detail)
 
         yield on_progress
 
@@ -63,10 +65,10 @@ class _Lines:
         finished = progress.done >= progress.total
         if progress.stage != self.stage:
             self.stage, self.began, self.last = progress.stage, now, now
-            sys.stderr.write(f"{progress.stage}\n")
+            sys.stderr.write(f"{printable(progress.stage)}\n")
         if finished or now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
             share = progress.done / progress.total
             left = "" if finished or not share else f", about {(now - self.began) * (1 - share) / share:.0f} s left"
-            sys.stderr.write(f"  {share:4.0%}  {progress.detail}{left}\n")
+            sys.stderr.write(f"  {share:4.0%}  {printable(progress.detail)}{left}\n")
         sys.stderr.flush()

@@ -15,6 +15,9 @@ from auditor import metrics
 from auditor.guessed import Guessed, join_guesses
 from auditor.kept_claims import KeptClaims
 from auditor.mean_similarity import mean_similarity, similarity_gap
+from auditor.paths import without_paths
+from auditor.reasons import LONGEST
+from auditor.reasons import reason as why
 from auditor.reconstructed import Reconstructed, compare
 from auditor.singled_out import SingledOut, join_predicates
 from auditor.stolen import Agreement, join_copies
@@ -24,6 +27,7 @@ from defenses.progress import OnProgress, silent
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray
 from reports.record import AttackStatus, Estimate
+from reports.untrusted import printable
 
 logger = logging.getLogger(__name__)
 
@@ -143,10 +147,10 @@ def gather(
                 kept.keep(key, claim, time.perf_counter() - started)
         joined = _joined(attack, claim, question, rng=stream(0, "join", attack.name, *names), device=device)
     except NotApplicableError as error:
-        return outcome(AttackStatus.NOT_APPLICABLE, str(error))
+        return outcome(AttackStatus.NOT_APPLICABLE, printable(without_paths(str(error)), longest=LONGEST))
     except Exception as error:
         logger.debug("attack %s failed", attack.name, exc_info=True)
-        return outcome(AttackStatus.FAILED, f"{type(error).__name__}: {error}")
+        return outcome(AttackStatus.FAILED, why(error))
     if isinstance(claim, MembershipScores) and len(claim.scores) != len(question.included):
         reason = f"it returned {len(claim.scores)} scores for {len(question.included)} candidates"
         return outcome(AttackStatus.FAILED, reason)

@@ -16,6 +16,8 @@ import typer
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
+_LONGEST = 1_500  # characters of a message
+
 KEPT = "What is trained is kept: the same command goes on from there."
 
 
@@ -41,13 +43,33 @@ def guarded(*, debug: bool, stopped: str = KEPT) -> Iterator[None]:
             raise
         if debug:
             traceback.print_exc()
-        expected = _is_expected(error)
-        if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}; give a path that can be read and written"
-        else:
-            text = str(error) if expected else f"internal error, {type(error).__name__}: {error} (--debug shows where)"
+        text, code = in_words(error)
         typer.echo(f"auditor: {text}", err=True)
-        raise typer.Exit(getattr(error, "exit_code", 2) if expected else 4) from None
+        raise typer.Exit(code) from None
+
+
+def in_words(error: Exception) -> tuple[str, int]:
+    """Return one printable sentence about an error, and the exit code: 2 if the user can mend it, else 4."""
+    from auditor.reasons import is_disk_full, is_mendable, is_out_of_memory
+    from reports.untrusted import printable
+
+    if is_disk_full(error):
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        return printable(f"the disk is full{where}; make room, or name another one with --out and --work-dir"), 4
+    if is_out_of_memory(error):
+        remedy = "close other programs, or take fewer records, shadow models or a smaller batch_size"
+        return printable(f"there is not enough memory ({type(error).__name__}); {remedy}"), 4
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else "a file cannot be read or written: "
+        said = f"{where}{error.strerror or error or type(error).__name__}"
+        mendable = is_mendable(error)
+        return printable(
+            f"{said}; give a path that can be read and written" if mendable else said
+        ), 2 if mendable else 4
+    if _is_expected(error):
+        return printable(str(error), longest=_LONGEST), 2
+    said = printable(f"internal error, {type(error).__name__}: {error}", longest=_LONGEST)
+    return f"{said} (--debug shows where)", 4
 
 
 @contextlib.contextmanager
@@ -74,7 +96,7 @@ def _calm_while_loading(stopped: str) -> Iterator[None]:
 def _is_expected(error: Exception) -> bool:
     from reports.errors import ReportError
 
-    if isinstance(error, ReportError | OSError):
+    if isinstance(error, ReportError):
         return True
     loaded = sys.modules.get("defenses.errors")  # not loaded means that it cannot have been raised
     return loaded is not None and isinstance(error, loaded.AuditError)

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import tomllib
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +27,10 @@ from auditor.plan_parts import (
     WhiteBox,
 )
 from defenses.errors import PlanError
+from reports.parsing import and_more, parse_toml, read_toml
+from reports.untrusted import printable, quoted
+
+_FIRST = 5  # problems that a message names
 
 
 class Plan(Part):
@@ -51,9 +54,9 @@ class Plan(Part):
     scheme: Named | None = None
     claim: Claim | None = None
     shadows: int = Field(default=16, ge=1)
-    attacks: tuple[Named, ...] = ()
-    limits: tuple[Limit, ...] = (DEFAULT_LIMIT,)
-    slices: tuple[str, ...] = ("class", "correct")
+    attacks: tuple[Named, ...] = Field(default=(), max_length=200)
+    limits: tuple[Limit, ...] = Field(default=(DEFAULT_LIMIT,), max_length=1_000)
+    slices: tuple[str, ...] = Field(default=("class", "correct"), max_length=1_000)
     control: Control = Control()
     white_box: WhiteBox | None = None
     prior_aware: PriorAware | None = None
@@ -160,25 +163,12 @@ def load_plan(path: Path) -> Plan:
 
 def read_table(path: Path) -> dict[str, Any]:
     """Return the content of a plan's file, of whatever kind of plan; raises `PlanError` if it cannot be read."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise PlanError(f"plan {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"plan {path} is not text in UTF-8: {error.reason} at byte {error.start}") from error
-    return _table(text)
+    return read_toml(path, error=PlanError)
 
 
-def _table(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PlanError(f"the plan is not TOML: {error}") from error
-
-
-def parse_plan(text: str) -> Plan:
+def parse_plan(text: str | bytes) -> Plan:
     """Read a plan from TOML text; see `load_plan`."""
-    return parse_table(_table(text))
+    return parse_table(parse_toml(text, what="the plan", error=PlanError))
 
 
 def parse_table(table: dict[str, Any]) -> Plan:
@@ -200,7 +190,8 @@ def table_error(error: ValidationError, root: type[BaseModel], *within: str) -> 
         root: What the table was read as.
         *within: Keys that lead to the table in its file.
     """
-    return PlanError("; ".join(_sentence(dict(problem), root, list(within)) for problem in error.errors()))
+    listed = error.errors(include_url=False, include_context=False)
+    return PlanError(and_more([_sentence(dict(one), root, list(within)) for one in listed[:_FIRST]], len(listed)))
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -211,14 +202,14 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _sentence(problem: dict[str, Any], root: type[BaseModel], within: list[str]) -> str:
     place = [str(part) for part in problem["loc"]]
-    where = ".".join([*within, *place]) or "the plan"
+    where = printable(".".join([*within, *place]) or "the plan", longest=120)
     if problem["type"] == "extra_forbidden":
         return f"key {where!r} is unknown, {nearest(place[-1], _known_keys(root, place[:-1]))}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = printable(str(problem["msg"]).removeprefix("Value error, "))
     given = problem.get("input")
-    return f"{where}: {message}" + (f", not {given!r}" if isinstance(given, str | int | float) else "")
+    return f"{where}: {message}" + (f", not {quoted(given)}" if isinstance(given, str | int | float) else "")
 
 
 def _known_keys(model: type[BaseModel], place: list[str]) -> list[str]:

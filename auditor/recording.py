@@ -1,15 +1,11 @@
 """The record of an audit: what was found, put into the one schema that readers see."""
 
-import hashlib
-import hmac
 import importlib.metadata
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from attacks.shadows import ShadowSource
@@ -20,7 +16,9 @@ from auditor.blind_spots import blind_spots
 from auditor.bound_types import EpsilonBound
 from auditor.claims import Measures, Shown, of_the_model
 from auditor.evidence import Evidence
+from auditor.exposed import exposed, keyed
 from auditor.findings import headline
+from auditor.paths import plan_without_paths, without_paths
 from auditor.plan import Plan
 from auditor.reconstructed import Reconstructed, in_words
 from auditor.resolve import parameters_of
@@ -32,14 +30,12 @@ from auditor.subject import Subject
 from auditor.trusted import taken_on_trust
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
-from defenses.records import Table
 from reports.record import (
     AttackResult,
     AttackStatus,
     BoundRecord,
     CopyRecord,
     Epsilons,
-    ExposedRecord,
     Finding,
     GalleryItem,
     GuaranteeRecord,
@@ -51,8 +47,6 @@ from reports.record import (
 )
 from reports.record import Subject as SubjectRecord
 
-EXPOSED = 10
-PATHS = ("source", "path", "canaries", "data")  # keys of a plan
 LIBRARIES = ("privacy-auditor", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
 
@@ -139,15 +133,20 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
         control=dict(outcome.control.get(attack.name, {})),
         roc=curves.roc_curve(*entry.by_unit[:2], level=outcome.level) if entry.ranks else None,
         histogram=curves.histogram(*entry.by_unit[:2]) if entry.ranks else None,
-        exposed=_exposed(entry, setting, outcome.level) if entry.ranks else [],
+        exposed=exposed(entry, setting.workplace.record_key(), level=outcome.level) if entry.ranks else [],
         slices=slices(entry, outcome.parts, level=outcome.level)
         if entry.ranks and of_the_model(entry, subject)
         else [],
-        notes=[*entry.claim.notes, *([] if entry.reconstructed is None else in_words(entry.reconstructed))],
+        notes=_notes(entry),
         copies=None if entry.reconstructed is None else _copies(entry.reconstructed),
         about=entry.question.about,
         queries=_queries(entry, outcome.level),
     )
+
+
+def _notes(entry: Evidence) -> list[str]:
+    said = () if entry.claim is None else entry.claim.notes
+    return [*map(without_paths, said), *([] if entry.reconstructed is None else in_words(entry.reconstructed))]
 
 
 def _queries(entry: Evidence, level: float) -> list[QueryPoint]:
@@ -170,32 +169,8 @@ def _copies(found: Reconstructed) -> CopyRecord:
     )
 
 
-def _exposed(entry: Evidence, setting: Setting, level: float) -> list[ExposedRecord]:
-    """Return the members that the attack is most sure of, under keyed hashes; their intervals hold together."""
-    members = np.flatnonzero(entry.included)
-    first = members[np.argsort(-entry.scores[members], kind="stable")][:EXPOSED]
-    records = entry.question.target.candidates
-    digests = records.take(first).row_digests()
-    outside = np.sort(entry.scores[~entry.included])
-    key = setting.workplace.record_key()
-    names = records.kind.classes if isinstance(records.kind, Table) else ()
-    found = []
-    for place, digest in zip(first, digests, strict=True):
-        above = int(len(outside) - np.searchsorted(outside, entry.scores[place], side="left"))
-        found.append(
-            ExposedRecord(
-                record=hmac.new(key, digest, hashlib.sha256).hexdigest()[:16],
-                score=float(entry.scores[place]),
-                label=names[records.y[place]] if names else str(records.y[place]),
-                nonmembers_above=above,
-                false_alarms=metrics.rate(above, len(outside), level=1 - (1 - level) / len(first)),
-            )
-        )
-    return found
-
-
 def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
-    target, included = subject.target, subject.split.included
+    target, included, key = subject.target, subject.split.included, setting.workplace.record_key()
     inside, outside = int(included.sum()), int((~included).sum())
     accuracies = {}
     if Capability.LABELS in closure(target.access):
@@ -205,9 +180,10 @@ def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
     return SubjectRecord(
         title=plan.title,
         model=_model(plan, target),
-        model_digest=target.digest,
+        # Of recorded outputs it is the digest of what was said about each record, which only its owner shall recognise.
+        model_digest=target.digest if plan.scores is None else keyed(key, "outputs", target.digest),
         data=target.candidates.name,
-        data_digest=target.candidates.digest,
+        data_digest=keyed(key, "data", target.candidates.digest),
         scheme=subject.scheme,
         scheme_parameters=parameters_of(subject.defense),
         members=inside,
@@ -278,13 +254,13 @@ def versions() -> dict[str, str]:
 
 def _provenance(plan: Plan, subject: Subject, setting: Setting, attempt: Attempt) -> Provenance:
     return Provenance(
-        plan=_without_paths(plan.model_dump(mode="json")),
+        plan=plan_without_paths(plan.model_dump(mode="json")),
         plan_digest=plan.digest,
         attempt=attempt.number,
         attempt_note=LOST if attempt.lost else None,
         seed_commitment=subject.seed_commitment,
         device=device_name(setting.place),
-        settings=_settings(subject, setting),
+        settings=plan_without_paths(_settings(subject, setting)),
         versions=versions(),
     )
 
@@ -301,16 +277,6 @@ def _settings(subject: Subject, setting: Setting) -> dict[str, Any]:
         "processes": layout.workers,
         "compiled": layout.compiled,
     } | dict(subject.remarks)
-
-
-def _without_paths(content: Any) -> Any:
-    """Reduce the sources of a plan to file names: where a file lay is nobody's business."""
-    if isinstance(content, dict):
-        return {
-            name: Path(value).name if name in PATHS and isinstance(value, str) else _without_paths(value)
-            for name, value in content.items()
-        }
-    return [_without_paths(value) for value in content] if isinstance(content, list) else content
 
 
 def device_name(place: str) -> str:

@@ -12,6 +12,7 @@ from attacks.protocol import Attack
 from attacks.threat_model import Capability
 from auditor.plan import Plan, nearest
 from auditor.plan_parts import Control, Named, Training
+from auditor.reasons import reason
 from defenses.architectures import NAMES, Architecture, find_factory
 from defenses.augmentation import Augmentation
 from defenses.defense import Defense, StepPromise
@@ -21,6 +22,8 @@ from defenses.recipe import Precision, Recipe, Schedule
 from defenses.sampling import Lots
 from defenses.schemes import schemes
 from defenses.updates import SGD, Adam, UpdateRule
+from reports.parsing import problems
+from reports.untrusted import printable, quoted
 
 
 def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
@@ -34,9 +37,14 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
     name = plan.model.architecture
     if ":" not in name and name not in NAMES:
         raise PlanError(
-            f"architecture {name!r} is unknown, {nearest(name, list(NAMES))}; or give package.module:factory"
+            f"architecture {quoted(name)} is unknown, {nearest(name, list(NAMES))}; or give package.module:factory"
         )
-    find_factory(name, allow_code=allow_code)
+    try:
+        find_factory(name, allow_code=allow_code)
+    except PlanError:
+        raise
+    except Exception as error:  # whatever that code does
+        raise PlanError(f"architecture {quoted(name)} cannot be imported ({reason(error)})") from error
     return Architecture(name, plan.model.options, allow_code=allow_code)
 
 
@@ -50,7 +58,7 @@ def resolve_generator(name: str, *, allow_code: bool) -> Callable[..., Any]:
     Raises:
         PlanError: If the code may not be run, cannot be found, fails, or makes nothing that can be called.
     """
-    what, (module, _, attribute) = f"generator {name!r}", name.partition(":")
+    what, (module, _, attribute) = f"generator {quoted(name)}", name.partition(":")
     if not module or not attribute:
         raise PlanError(f"{what} names no factory; the form is package.module:factory")
     if not allow_code:
@@ -59,15 +67,15 @@ def resolve_generator(name: str, *, allow_code: bool) -> Callable[..., Any]:
         factory = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever that code does
         raise PlanError(
-            f"{what} cannot be imported ({error}); the form is package.module:factory, and the package must be on the "
-            "Python path"
+            f"{what} cannot be imported ({reason(error)}); the form is package.module:factory, and the package must be "
+            "on the Python path"
         ) from error
     if not callable(factory):
         raise PlanError(f"{what} is {type(factory).__name__}; give a factory, which is called without arguments")
     try:
         sample = factory()
     except Exception as error:
-        raise PlanError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+        raise PlanError(f"{what} cannot be made: {reason(error)}") from error
     if not callable(sample):
         raise PlanError(
             f"{what} returned {type(sample).__name__}; a factory returns what can be called as sample(count, seed=seed)"
@@ -80,7 +88,7 @@ def resolve_defense(plan: Plan) -> Defense:
     known = schemes()
     named = plan.scheme or Named(name="none")
     if named.name not in known:
-        raise PlanError(f"scheme {named.name!r} is unknown, {nearest(named.name, list(known))}")
+        raise PlanError(f"scheme {quoted(named.name)} is unknown, {nearest(named.name, list(known))}")
     given = named.parameters
     if "delta" in _fields(known[named.name]):
         given = {"delta": plan.judged_delta} | given
@@ -99,7 +107,7 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
     found: list[tuple[Attack, bool]] = []
     for entry in named:
         if entry.name not in known:
-            raise PlanError(f"attack {entry.name!r} is unknown, {nearest(entry.name, list(known))}")
+            raise PlanError(f"attack {quoted(entry.name)} is unknown, {nearest(entry.name, list(known))}")
         kind = known[entry.name]
         given = entry.parameters
         if "shadows" in _fields(kind):
@@ -141,8 +149,8 @@ def resolve_recipe(
             precision=Precision(given["precision"]),
             augmentation=Augmentation(flip=given["flip"], shift=given["shift"]),
         )
-    except ValueError as error:
-        raise PlanError(f"training: {error}") from error
+    except (ValueError, ArithmeticError) as error:
+        raise PlanError(f"training: {printable(str(error))}") from error
 
 
 def resolve_steps(plan: Plan, *, allow_code: bool) -> StepPromise | None:
@@ -169,7 +177,7 @@ def parameter_types(scheme: str) -> dict[str, set[type]]:
     """
     known = schemes()
     if scheme not in known:
-        raise PlanError(f"scheme {scheme!r} is unknown, {nearest(scheme, list(known))}")
+        raise PlanError(f"scheme {quoted(scheme)} is unknown, {nearest(scheme, list(known))}")
     hints = get_type_hints(known[scheme])
     return {name: set(get_args(hints[name]) or (hints[name],)) for name in _fields(known[scheme])}
 
@@ -193,16 +201,18 @@ def _make(kind: type[Any], given: Mapping[str, Any], what: str) -> Any:
     read = {}
     for name, value in given.items():
         if name not in known:
-            raise PlanError(f"{what} has no parameter {name!r}, {nearest(name, known) if known else 'it takes none'}")
+            raise PlanError(
+                f"{what} has no parameter {quoted(name)}, {nearest(name, known) if known else 'it takes none'}"
+            )
         try:
             read[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
-            raise PlanError(f"{what}: {name} is {value!r}: {error.errors()[0]['msg']}") from error
+            raise PlanError(f"{what}: {name} is {quoted(value)}: {problems(error)}") from error
     for field in dataclasses.fields(kind):
         wanted = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if wanted and field.name not in read:
             raise PlanError(f"{what} needs its parameter {field.name!r}: add it to the plan")
     try:
         return kind(**read)
-    except (ValueError, TypeError) as error:
-        raise PlanError(f"{what}: {error}") from error
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise PlanError(f"{what}: {printable(str(error))}") from error

@@ -17,6 +17,10 @@ class PlanError(AuditError):
     """A plan asks for something that does not exist or does not fit together."""
 
 
+class PluginError(AuditError):
+    """An installed package offers a scheme or an attack that cannot be used."""
+
+
 class TrainingError(AuditError):
     """Training cannot go on: diverged weights, or an architecture that the scheme cannot train."""
 

@@ -1,12 +1,15 @@
 """A record that is kept as a file of its own: one way to write it, one way to read it back."""
 
 import json
-from typing import ClassVar, Self
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 from pydantic import ValidationError
 
 from reports.errors import ReportError
 from reports.estimate import Strict
+from reports.parsing import parse_json, problems, read_json
+from reports.untrusted import guarded
 
 
 class Document(Strict):
@@ -24,11 +27,20 @@ class Document(Strict):
         return json.dumps(plain, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
     @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record's file of at most 50 MB; raises `reports.errors.ReportError` as `from_json` does."""
+        return cls._checked(read_json(path, error=ReportError))
+
+    @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Read a record back; raises `reports.errors.ReportError` for one that is malformed."""
+        return cls._checked(parse_json(text, what=f"the {cls.given_by.partition(' ')[0]}", error=ReportError))
+
+    @classmethod
+    def _checked(cls, found: Any) -> Self:
+        """Return the record that plain content is; subclasses look at its version first."""
         try:
-            return cls.model_validate_json(text)
+            with guarded("the record", error=ReportError, remedy=f"give a {cls.given_by}", keep=ValidationError):
+                return cls.model_validate(found)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise ReportError(f"{place}: {first['msg']}; give a {cls.given_by}") from None
+            raise ReportError(f"{problems(error)}; give a {cls.given_by}") from None

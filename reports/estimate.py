@@ -1,8 +1,11 @@
 """The base of every part of a record, and the one way in which a number is given: with its interval, or a reason."""
 
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
 
 
 class Strict(BaseModel):
@@ -30,9 +33,9 @@ class Estimate(Strict):
     value: float | None = None
     low: float | None = None
     high: float | None = None
-    level: float | None = None
+    level: Share | None = None
     method: str
-    n: int | None = None
+    n: Count | None = None
     unit: str = "record"
     reason: str | None = None
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
@@ -11,7 +12,8 @@ from markupsafe import Markup
 from reports import markdown, wording
 from reports.measures import measure
 from reports.reading import measures_in_order
-from reports.record import GuaranteeRecord, Status
+from reports.record import GuaranteeRecord, Slice, Status
+from reports.untrusted import writable
 
 _TONES = {
     Status.VIOLATED: "bad",
@@ -56,7 +58,9 @@ def _read(name: str) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_writable
+    )
     environment.filters |= {
         "bound": lambda bound, missing: wording.sentence_case(markdown.bound_in_words(bound, missing=missing)),
         "control": wording.control,
@@ -71,12 +75,12 @@ def _environment() -> Environment:
         "kind": lambda kind: _KINDS.get(kind.lower(), kind),
         "mark": lambda status: _MARKS[_TONES[status]],
         "meaning": lambda status: wording.STATUS_MEANINGS[status],
-        "most_exposed": lambda slices: sorted(slices, key=lambda one: -(one.measures["auc"].value or 0)),
+        "most_exposed": _most_exposed,
         "measure_title": lambda name: measure(name).title,
         "parts": wording.parts,
         "plain": wording.plain,
         "relation": wording.relation,
-        "score": lambda score: wording.amount(score, None),
+        "similarity": lambda found: wording.amount(found, None),
         "short_digest": wording.short_digest,
         "thousands": lambda number: f"{number:,}",
         "tone": lambda status: _TONES[status],
@@ -85,6 +89,16 @@ def _environment() -> Environment:
         "word": lambda status: wording.STATUS_WORDS[status],
     }
     return environment
+
+
+def _writable(value: Any) -> Any:
+    """Keep control characters of the record out of the page; what is ours is markup and has none."""
+    return writable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _most_exposed(slices: Iterable[Slice]) -> list[Slice]:
+    there = [one for one in slices if "auc" in one.measures]
+    return sorted(there, key=lambda one: -(one.measures["auc"].value or 0))
 
 
 def _data_uri(svg: str) -> str:

@@ -2,14 +2,18 @@
 
 import difflib
 import math
-import tomllib
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reports.errors import ReportError
 from reports.measures import EPSILON, measure
+from reports.parsing import and_more, parse_toml, read_toml
+from reports.untrusted import printable, quoted
+
+_FIRST = 5  # problems that a message names
 
 
 class _Part(BaseModel):
@@ -43,9 +47,11 @@ class Rule(_Part):
     def _limits_make_sense(self) -> Self:
         explained = measure(self.measure)
         if self.maximum is None and self.maximum_increase is None:
-            raise ValueError(f"the rule on {self.measure} sets no limit; give maximum or maximum_increase")
+            raise ValueError(
+                f"the rule on {printable(self.measure, longest=80)} sets no limit; give maximum or maximum_increase"
+            )
         if self.maximum == "claims" and self.measure != EPSILON:
-            raise ValueError(f'maximum = "claims" is for "epsilon", not for {self.measure!r}; give a number')
+            raise ValueError(f'maximum = "claims" is for "epsilon", not for {quoted(self.measure)}; give a number')
         if isinstance(self.maximum, float):
             _check_maximum(self.maximum, self.measure, explained.baseline, explained.largest)
         if self.maximum_increase is not None:
@@ -80,8 +86,8 @@ class Policy(_Part):
         fail_on_claims: Whether a finding that contradicts a claim fails the gate, whatever the rules say.
     """
 
-    rules: list[Rule] = []
-    required_attacks: list[str] = []
+    rules: list[Rule] = Field(default=[], max_length=1_000)
+    required_attacks: list[str] = Field(default=[], max_length=1_000)
     allow_inconclusive: bool = False
     require_control: bool = True
     fail_on_claims: bool = True
@@ -92,7 +98,7 @@ class Policy(_Part):
             raise ValueError("the policy is empty, so nothing could ever fail; give [[rules]] or required_attacks")
         repeated = sorted(name for name, times in Counter(rule.name for rule in self.rules).items() if times > 1)
         if repeated:
-            raise ValueError(f"two rules are called {repeated[0]!r}; give each an id of its own")
+            raise ValueError(f"two rules are called {quoted(repeated[0])}; give each an id of its own")
         return self
 
 
@@ -106,16 +112,23 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _explain(error: ValidationError) -> str:
     lines = []
-    for problem in error.errors():
+    for problem in error.errors(include_url=False, include_context=False):
         where: list[Any] = [part for part in problem["loc"] if part not in ("float", "literal['claims']")]
         place = "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+        place = printable(place, longest=120)
         if problem["type"] == "extra_forbidden":
             fields = Rule.model_fields if len(where) > 1 else Policy.model_fields
-            lines.append(f"unknown key {where[-1]!r} in {place}{nearest(str(where[-1]), list(fields))}")
+            lines.append(f"unknown key {quoted(where[-1])} in {place}{nearest(str(where[-1]), list(fields))}")
         else:
-            said = problem["msg"].removeprefix("Value error, ")
+            said = printable(problem["msg"].removeprefix("Value error, "))
             lines.append(f"{place}: {said}" if place else said)
-    return "; ".join(dict.fromkeys(lines))
+    lines = list(dict.fromkeys(lines))
+    return and_more(lines[:_FIRST], len(lines))
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy from a TOML file of at most 1 MB; raises `ReportError` as `load_policy` does."""
+    return _checked(read_toml(path, error=ReportError))
 
 
 def load_policy(text: str) -> Policy:
@@ -131,10 +144,10 @@ def load_policy(text: str) -> Policy:
         ReportError: If the text is not TOML, a key is unknown (the nearest known one is named), a value is out of its
             range, two rules share an id, or the policy is empty.
     """
-    try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ReportError(f"the policy is not TOML: {error}") from None
+    return _checked(parse_toml(text, what="the policy", error=ReportError))
+
+
+def _checked(found: dict[str, Any]) -> Policy:
     try:
         return Policy.model_validate(found)
     except ValidationError as error:

@@ -6,18 +6,26 @@ value carries its reason, and infinities are written as the strings "Infinity" a
 
 import enum
 import itertools
-import json
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from reports.document import Document
 from reports.errors import ReportError
+from reports.estimate import Count as Count
 from reports.estimate import Estimate as Estimate
+from reports.estimate import Share as Share
 from reports.estimate import Strict as Strict
 from reports.grounds import Trusted
+from reports.untrusted import quoted
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "2.0"
+
+Few = Field(max_length=200)
+"""Of what a page shows one by one."""
+
+Many = Field(max_length=5_000)
+"""Of what stands in a list or a curve."""
 
 
 class Status(enum.StrEnum):
@@ -58,11 +66,11 @@ class Finding(Strict):
 class RocCurve(Strict):
     """Attack ROC with a pointwise-simultaneous band; all lists have one length, `fpr` ascending."""
 
-    fpr: list[float]
-    tpr: list[float]
-    tpr_low: list[float]
-    tpr_high: list[float]
-    level: float
+    fpr: Annotated[list[Share], Many]
+    tpr: Annotated[list[Share], Many]
+    tpr_low: Annotated[list[Share], Many]
+    tpr_high: Annotated[list[Share], Many]
+    level: Share
     method: str
 
     @model_validator(mode="after")
@@ -78,9 +86,9 @@ class RocCurve(Strict):
 class Histogram(Strict):
     """Counts of members' and non-members' scores over common bins; `edges` is one longer than the counts."""
 
-    edges: list[float]
-    members: list[int]
-    nonmembers: list[int]
+    edges: Annotated[list[float], Many]
+    members: Annotated[list[Count], Many]
+    nonmembers: Annotated[list[Count], Many]
 
     @model_validator(mode="after")
     def _lengths_match(self) -> Self:
@@ -96,15 +104,18 @@ class Histogram(Strict):
 
 
 class ExposedRecord(Strict):
-    """A member that the attack is most sure of, named by a keyed hash (the key is not in the report)."""
+    """One of the members that the attack is most sure of, named by a keyed hash (the key is not in the report).
+
+    Neither its score, nor its place among them, nor its label is told: whoever has the model could look for the record
+    by any of them.
+    """
 
     record: str
-    score: float
-    label: str
-    nonmembers_above: int = Field(description="how many non-members score at least as high")
-    false_alarms: Estimate | None = Field(
-        default=None, description="share of non-members that a threshold at this record's score would accuse"
+    false_alarms_at_most: Share = Field(
+        description="upper confidence limit of the share of non-members that a threshold which finds this record would "
+        "accuse, rounded up to 1, 2 or 5 times a power of ten"
     )
+    level: Share = Field(description="confidence of these limits together")
 
 
 class Slice(Strict):
@@ -112,9 +123,9 @@ class Slice(Strict):
 
     by: str
     value: str
-    members: int
-    nonmembers: int
-    measures: dict[str, Estimate]
+    members: Count
+    nonmembers: Count
+    measures: Annotated[dict[str, Estimate], Few]
 
 
 class AttackStatus(enum.StrEnum):
@@ -132,13 +143,13 @@ class CopyRecord(Strict):
     means in place of the reconstructions.
     """
 
-    reconstructions: int
+    reconstructions: Count
     similarity: str
     copy_rate: float
     expected_copy_rate: float
-    p_value: float
-    tpr_p_value: float
-    copy_p_value: float
+    p_value: Share
+    tpr_p_value: Share
+    copy_p_value: Share
     least_seen: float | None
     class_means: float | None = None
 
@@ -146,7 +157,7 @@ class CopyRecord(Strict):
 class QueryPoint(Strict):
     """How faithful a copy of the model was after so many queries."""
 
-    queries: int
+    queries: Count
     fidelity: Estimate
 
 
@@ -161,16 +172,16 @@ class AttackResult(Strict):
     reason: str | None = None
     access: list[str] = []
     parameters: dict[str, Any] = {}
-    measures: dict[str, Estimate] = {}
-    control: dict[str, Estimate] = {}
+    measures: Annotated[dict[str, Estimate], Few] = {}
+    control: Annotated[dict[str, Estimate], Few] = {}
     roc: RocCurve | None = None
     histogram: Histogram | None = None
-    exposed: list[ExposedRecord] = []
-    slices: list[Slice] = []
-    notes: list[str] = []
+    exposed: Annotated[list[ExposedRecord], Few] = []
+    slices: Annotated[list[Slice], Many] = []
+    notes: Annotated[list[str], Many] = []
     copies: CopyRecord | None = None
     about: str = "the trained model"
-    queries: list[QueryPoint] = []
+    queries: Annotated[list[QueryPoint], Many] = []
 
 
 class GuaranteeRecord(Strict):
@@ -181,7 +192,7 @@ class GuaranteeRecord(Strict):
     neighboring: str | None = None
     unit: str | None = None
     accountant: str = ""
-    assumptions: list[str] = []
+    assumptions: Annotated[list[str], Many] = []
     reason: str | None = None
 
 
@@ -195,12 +206,12 @@ class BoundRecord(Strict):
     confidence: float
     method: str
     kind: str
-    assumptions: list[str] = []
+    assumptions: Annotated[list[str], Many] = []
     ceiling: float
     attack: str | None = None
-    canaries: int | None = None
-    guesses: int | None = None
-    correct: int | None = None
+    canaries: Count | None = None
+    guesses: Count | None = None
+    correct: Count | None = None
 
 
 class Epsilons(Strict):
@@ -214,7 +225,11 @@ class Epsilons(Strict):
 
 
 class Subject(Strict):
-    """What was audited: enough to recognise it, nothing that gives a record away."""
+    """What was audited: enough to recognise it, nothing that gives a record away.
+
+    `model_digest` is that of what is released. `data_digest` is keyed with a secret of the workplace: reports of one
+    workplace about the same records have the same, and who holds records cannot tell whether it is theirs.
+    """
 
     title: str
     model: str
@@ -223,9 +238,9 @@ class Subject(Strict):
     data_digest: str
     scheme: str
     scheme_parameters: dict[str, Any] = {}
-    members: int
-    nonmembers: int
-    population: int
+    members: Count
+    nonmembers: Count
+    population: Count
     inclusion: str
     accuracy_train: Estimate | None = None
     accuracy_holdout: Estimate | None = None
@@ -293,30 +308,20 @@ class Report(Document):
     subject: Subject
     verdict: Status
     headline: str
-    findings: list[Finding]
-    attacks: list[AttackResult]
+    findings: Annotated[list[Finding], Many]
+    attacks: Annotated[list[AttackResult], Few]
     epsilons: Epsilons
-    blind_spots: list[str]
+    blind_spots: Annotated[list[str], Many]
     provenance: Provenance
     timing: Timing
-    gallery: list[GalleryItem] = []
-    trusted: list[Trusted] = []
+    gallery: Annotated[list[GalleryItem], Many] = []
+    trusted: Annotated[list[Trusted], Many] = []
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "Report":
-        """Read a record back; raises `reports.errors.ReportError` for another schema version or a malformed record."""
-        try:
-            found = json.loads(text)
-        except ValueError as error:
-            raise ReportError(f"not a report: the text is not JSON ({error}); give a {cls.given_by}") from None
+    def _checked(cls, found: Any) -> Self:
         version = found.get("schema_version") if isinstance(found, dict) else None
         if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise ReportError(
-                f"schema version is {version!r}; this program reads {SCHEMA_VERSION}: audit again with it"
+                f"schema version is {quoted(version)}; this program reads {SCHEMA_VERSION}: audit again with it"
             )
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the record"
-            raise ReportError(f"{place}: {first['msg']} ({error.error_count()} problems in all)") from None
+        return super()._checked(found)

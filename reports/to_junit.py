@@ -1,11 +1,7 @@
 """A gate's decision as JUnit XML, for CI systems that show test results."""
 
-import re
-
 from reports.gate_result import GateResult, Outcome
-
-# XML 1.0 has no way to write these characters at all.
-_UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from reports.untrusted import writable
 
 _ELEMENTS = {
     Outcome.FAIL: "failure",
@@ -14,10 +10,6 @@ _ELEMENTS = {
     Outcome.NOT_COMPARABLE: "error",
     Outcome.MISFIT: "error",
 }
-
-
-def _clean(text: str) -> str:
-    return _UNWRITABLE.sub("\ufffd", text)
 
 
 def to_junit(result: GateResult) -> str:
@@ -44,14 +36,14 @@ def to_junit(result: GateResult) -> str:
     root = ElementTree.Element("testsuites", {"name": "privacy gate", **counts})
     suite = ElementTree.SubElement(root, "testsuite", {"name": "privacy gate", **counts, "time": "0"})
     for row, kind in zip(result.rows, kinds, strict=True):
-        names = {"classname": _clean(f"privacy.{row.attack or 'report'}"), "name": _clean(row.label), "time": "0"}
+        names = {"classname": writable(f"privacy.{row.attack or 'report'}"), "name": writable(row.label), "time": "0"}
         case = ElementTree.SubElement(suite, "testcase", names)
         if kind == "skipped":
-            ElementTree.SubElement(case, kind, {"message": _clean(row.sentence)})
+            ElementTree.SubElement(case, kind, {"message": writable(row.sentence)})
         elif kind:
-            child = ElementTree.SubElement(case, kind, {"message": _clean(row.sentence), "type": row.outcome.value})
-            child.text = _clean(row.sentence)
+            child = ElementTree.SubElement(case, kind, {"message": writable(row.sentence), "type": row.outcome.value})
+            child.text = writable(row.sentence)
         else:
-            ElementTree.SubElement(case, "system-out").text = _clean(row.sentence)
+            ElementTree.SubElement(case, "system-out").text = writable(row.sentence)
     ElementTree.indent(root)
     return "<?xml version='1.0' encoding='utf-8'?>\n" + ElementTree.tostring(root, encoding="unicode") + "\n"

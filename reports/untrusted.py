@@ -7,6 +7,7 @@ hostile or damaged file ends in one error of the caller's choice, with one sente
 import contextlib
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ logger = logging.getLogger(__name__)
 
 LONGEST = 300
 """Characters of foreign text that a message quotes at most."""
+
+QUOTED = 80
+"""Characters of one foreign value that a message quotes at most."""
+
+# XML 1.0 has no way to write these characters at all, and a terminal obeys some of them.
+_UNWRITABLE = re.compile("[^\t\n\r\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
 
@@ -95,6 +102,30 @@ def printable(text: str, *, longest: int = LONGEST) -> str:
         >>> printable("a\x1b[31m\nb")
         'a\\x1b[31m b'
     """
-    cut = text if len(text) <= longest else f"{text[: longest - 4]} ..."
-    line = " ".join(cut.split())
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+    line = " ".join(text[: longest + 1].split())  # no more is looked at, whatever the length
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+    return shown if len(text) <= longest and len(shown) <= longest else f"{shown[: longest - 4]} ..."
+
+
+def quoted(value: object, *, longest: int = QUOTED) -> str:
+    """Return a foreign value as a message quotes it: its `repr`, printable and short.
+
+    Example:
+        >>> quoted("x" * 1000, longest=12)
+        "'xxxxxxx ..."
+    """
+    if isinstance(value, str | bytes):
+        value = value[: longest + 1]  # the repr of a megabyte is not needed to show its beginning
+    elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 256:
+        return "a whole number of more than 70 digits"  # Python refuses to write very long ones
+    return printable(repr(value), longest=longest)
+
+
+def writable(text: str) -> str:
+    r"""Return text for a file with U+FFFD for what XML cannot hold and terminals obey; line breaks and tabs stay.
+
+    Example:
+        >>> writable("a\x1b\n") == "a\ufffd\n"
+        True
+    """
+    return _UNWRITABLE.sub("\ufffd", text)

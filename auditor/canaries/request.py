@@ -1,7 +1,6 @@
 """From the words of `auditor plant` to what they mean, and what so many canaries can show; before any data is read."""
 
 import math
-import tomllib
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,9 +9,11 @@ from attacks.catalogue import catalogue
 from auditor.canaries.ceiling import canaries_needed, one_run_ceiling
 from auditor.canaries.kind import Kind, kinds
 from auditor.canaries.plant import FEWEST
-from auditor.plan import nearest
+from auditor.plan import nearest, table_error
 from auditor.plan_parts import Source
 from defenses.errors import PlanError
+from reports.parsing import read_toml
+from reports.untrusted import printable, quoted
 
 
 def find_kind(name: str) -> Kind:
@@ -23,7 +24,7 @@ def find_kind(name: str) -> Kind:
     """
     known = kinds()
     if name not in known:
-        raise PlanError(f"kind {name!r} of canaries is unknown, {nearest(name, list(known))}")
+        raise PlanError(f"kind {quoted(name)} of canaries is unknown, {nearest(name, list(known))}")
     return known[name]()
 
 
@@ -38,24 +39,14 @@ def read_request(source: str, label: str | None, reading: Path | None) -> Source
     Raises:
         PlanError: If the file cannot be read, or a key or value does not fit.
     """
-    given: dict[str, object] = {}
-    if reading is not None:
-        try:
-            given = tomllib.loads(reading.read_text())
-        except OSError as error:
-            raise PlanError(f"{reading} cannot be read: {error.strerror}") from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise PlanError(f"{reading} is not TOML: {error}") from error
+    given = {} if reading is None else read_toml(reading, error=PlanError)
     if label is not None:
         given["label"] = label
     try:
         return Source.model_validate({"source": source} | given)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise PlanError(
-            f"{reading}: key {place!r}: {first['msg']}; it takes {', '.join(sorted(Source.model_fields))}"
-        ) from error
+        where = "the source" if reading is None else printable(str(reading))
+        raise PlanError(f"{where}: {table_error(error, Source)}") from error
 
 
 def reach(

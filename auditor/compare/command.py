@@ -7,6 +7,7 @@ import typer
 
 from auditor.guarded import Debug, Quiet, guarded
 from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
+from auditor.terminal import say
 
 if TYPE_CHECKING:
     from reports.comparison import ComparedRun
@@ -48,7 +49,7 @@ def compare(
         folder.mkdir(parents=True, exist_ok=True)
 
         def said(number: int, count: int, run: "ComparedRun") -> None:
-            typer.echo(f"{number} of {count}: {run.name}: {place_of(run)}", err=True)
+            say(f"{number} of {count}: {run.name}: {place_of(run)}", err=True)
 
         with shown_progress(quiet=quiet) as on_progress:
             setting = Setting(
@@ -66,7 +67,7 @@ def compare(
         write_whole(folder / "comparison.json", found.to_json())  # last: where it is, the others are
         places = [place_of(run) for run in found.runs]
         code = 1 if Place.CONTRADICTED in places else 4 if Place.FAILED in places else 0
-        typer.echo(comparison_markdown(found))
-        typer.echo(headline(found))
-        typer.echo(f"Page: {folder / 'comparison.html'} (exit code {code})")
+        say(comparison_markdown(found))
+        say(headline(found))
+        say(f"Page: {folder / 'comparison.html'} (exit code {code})")
     raise typer.Exit(code)

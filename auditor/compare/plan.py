@@ -2,15 +2,22 @@
 
 import hashlib
 import json
+import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from auditor.plan import Plan, parse_table, read_table
+from auditor.plan import Plan, parse_table, read_table, table_error
 from auditor.plan_parts import Part, PriorAware, WhiteBox
 from defenses.errors import PlanError
+from reports.parsing import problems
+from reports.untrusted import printable, quoted
+
+MOST = 100
+"""Schemes of a comparison, and values of one."""
 
 # Parts of a plan that watch steps; in a comparison they are for the schemes whose steps can be tested.
 WATCHING: dict[str, type[Part]] = {"white_box": WhiteBox, "prior_aware": PriorAware}
@@ -27,7 +34,7 @@ class Entry(Part):
     name: str
     label: str | None = None
     vary: str | None = None
-    values: tuple[float, ...] = Field(default=(), min_length=0)
+    values: tuple[float, ...] = Field(default=(), max_length=MOST)
     training: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -90,6 +97,8 @@ def compare_plan(content: dict[str, Any]) -> ComparePlan:
     listed = base.pop("schemes", None)
     if not isinstance(listed, list) or not listed:
         raise PlanError("key 'schemes' is missing: a comparison lists at least one [[schemes]] with its name")
+    if len(listed) > MOST:
+        raise PlanError(f"schemes: {len(listed):,} are listed; a comparison takes at most {MOST}")
     if "scheme" in base:
         raise PlanError("[scheme] is for a single audit; a comparison lists [[schemes]]")
     if "data" not in base:
@@ -99,34 +108,35 @@ def compare_plan(content: dict[str, Any]) -> ComparePlan:
         try:
             entry = Entry.model_validate(raw)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in ("schemes", number, *first["loc"]))
-            raise PlanError(f"{place}: {first['msg']}") from error
+            raise table_error(error, Entry, "schemes", str(number)) from error
         cells += _cells(base, entry)
-    names = [(cell.label, cell.varied, cell.value) for cell in cells]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise PlanError(f"schemes: {twice[0]!r} is listed twice with the same value; give one of them a `label`")
+    names = Counter((cell.label, cell.varied, cell.value) for cell in cells)
+    if twice := next((name for name, times in names.items() if times > 1), None):
+        raise PlanError(f"schemes: {quoted(twice[0])} is listed twice with the same value; give one of them a `label`")
     return ComparePlan(str(base.get("title", "comparison")), tuple(cells), content)
 
 
 def _cells(base: dict[str, Any], entry: Entry) -> list[Cell]:
     if (entry.vary is None) is not (not entry.values):
-        raise PlanError(f"schemes: {entry.name!r} needs both `vary` (a field) and `values` (a list), or neither")
+        raise PlanError(f"schemes: {quoted(entry.name)} needs both `vary` (a field) and `values` (a list), or neither")
     if entry.vary in entry.parameters:
-        raise PlanError(f"schemes: {entry.name!r} varies {entry.vary!r} and fixes it too; leave one of them out")
+        raise PlanError(
+            f"schemes: {quoted(entry.name)} varies {quoted(entry.vary)} and fixes it too; leave one of them out"
+        )
     label = entry.label or entry.name
     found = []
     for value in entry.values or (None,):
         varied = {} if value is None or entry.vary is None else {entry.vary: _number(value)}
         table = {name: value for name, value in base.items() if name not in WATCHING}
         table["scheme"] = {"name": entry.name, **entry.parameters, **varied}
-        table["training"] = {**base.get("training", {}), **entry.training}
+        given = base.get("training", {})
+        table["training"] = {**given, **entry.training} if isinstance(given, dict) else given
         said = label if value is None else f"{label}, {entry.vary} {value:g}"
         table["title"] = f"{base.get('title', 'comparison')}: {said}"
         try:
             plan = parse_table(table)
         except PlanError as error:
-            raise PlanError(f"schemes, {said}: {error}") from error
+            raise PlanError(f"schemes, {printable(said, longest=80)}: {error}") from error
         found.append(Cell(label, entry.vary, value, plan, _watched(base)))
     return found
 
@@ -135,10 +145,9 @@ def _watched(base: dict[str, Any]) -> dict[str, Part]:
     try:
         return {name: part.model_validate(base[name]) for name, part in WATCHING.items() if name in base}
     except ValidationError as error:
-        first = error.errors()[0]
-        raise PlanError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        raise PlanError(problems(error)) from error
 
 
 def _number(value: float) -> float | int:
     """Return a whole number as an int: a field may want one."""
-    return int(value) if value == int(value) else value
+    return int(value) if math.isfinite(value) and value == int(value) else value

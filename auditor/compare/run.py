@@ -11,6 +11,8 @@ from auditor.audit import run_audit
 from auditor.claims import CLAIM, PROOF, REBUILT, STEP
 from auditor.compare.plan import Cell, ComparePlan
 from auditor.output import clear, write_audit
+from auditor.paths import plan_without_paths
+from auditor.reasons import reason
 from auditor.resolve import (
     parameters_of,
     resolve_architecture,
@@ -71,7 +73,7 @@ def run_comparison(
         members=first.subject.members if first else 0,
         nonmembers=first.subject.nonmembers if first else 0,
         runs=runs,
-        plan=plan.content,
+        plan=plan_without_paths(plan.content),
         plan_digest=plan.digest,
         device=first.provenance.device if first else setting.place,
         versions=first.provenance.versions if first else {},
@@ -109,7 +111,7 @@ def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) ->
     try:
         audit = run_audit(cell.plan, replace(setting, on_progress=within))
     except TrainingError as error:
-        return base.model_copy(update={"reason": str(error), "seconds": time.perf_counter() - clock}), None
+        return base.model_copy(update={"reason": reason(error), "seconds": time.perf_counter() - clock}), None
     except AuditError as error:
         raise type(error)(f"{base.name}: {error}") from error
     report = audit.report

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.guarded import Debug, Quiet, guarded
+from auditor.terminal import say
 
 if TYPE_CHECKING:
     from auditor.debug_dp.battery import Battery
@@ -50,6 +51,7 @@ def debug_dp(
         from auditor.debug_dp.implementation import find_implementation
         from auditor.display import shown_progress
         from defenses.errors import PlanError
+        from reports.files import write_whole
 
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a package lying here is found
         implementation = find_implementation(function)
@@ -74,8 +76,8 @@ def debug_dp(
                 on_progress=on_progress,
             )
         if json_file is not None:
-            json_file.write_text(json.dumps(as_json(found), indent=2, allow_nan=False) + "\n")
-    typer.echo(as_text(found))
+            write_whole(json_file, json.dumps(as_json(found), indent=2, allow_nan=False) + "\n")
+    say(as_text(found))
     raise typer.Exit(found.exit_code)
 
 

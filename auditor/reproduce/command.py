@@ -7,6 +7,7 @@ import typer
 
 from auditor.guarded import Debug, Quiet, guarded
 from auditor.options import DataDir, Device, WorkDir
+from auditor.terminal import say
 
 EPILOG = "Exit codes: 0 it ran, whatever came out; 2 usage error; 4 it broke. A figure that differs is a result."
 FILES = ("reproduction.json", "reproduction.html", "summary.md")
@@ -59,5 +60,5 @@ def reproduce(
         write_whole(folder / "reproduction.html", render_reproduction(found))
         # Last: where it is, the others are.
         write_whole(folder / "reproduction.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
-        typer.echo(text)
-        typer.echo(f"Page: {folder / 'reproduction.html'}")
+        say(text)
+        say(f"Page: {folder / 'reproduction.html'}")

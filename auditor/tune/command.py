@@ -7,6 +7,7 @@ import typer
 
 from auditor.guarded import Debug, Quiet, guarded
 from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
+from auditor.terminal import say
 
 if TYPE_CHECKING:
     from reports.tuning import Look
@@ -46,12 +47,12 @@ def tune(
             (folder / name).unlink(missing_ok=True)
 
         def started(said: str) -> None:
-            typer.echo(said, err=True)
+            say(said, err=True)
 
         def looked(look: "Look", left: float) -> None:
             minutes = "less than a minute" if left < 60 else f"at most about {left / 60:.0f} min"
             more = f" Left: {minutes}." if left > 0 else ""
-            typer.echo(f"{look_in_words(chosen.tune.knob, look)}{more}", err=True)
+            say(f"{look_in_words(chosen.tune.knob, look)}{more}", err=True)
 
         with shown_progress(quiet=quiet) as on_progress:
             setting = Setting(
@@ -67,6 +68,6 @@ def tune(
         write_whole(folder / "summary.md", tuning_markdown(found))
         write_whole(folder / "tuning.html", render_tuning(found))
         write_whole(folder / "tuning.json", found.to_json())  # last: where it is, the others are
-        typer.echo(tuning_markdown(found))
-        typer.echo(f"Page: {folder / 'tuning.html'} (exit code {int(found.exit_code)})")
+        say(tuning_markdown(found))
+        say(f"Page: {folder / 'tuning.html'} (exit code {int(found.exit_code)})")
     raise typer.Exit(int(found.exit_code))

@@ -14,6 +14,7 @@ from auditor.plan import Plan, parse_table, read_table, table_error
 from auditor.plan_parts import Part
 from auditor.resolve import parameter_types, resolve_defense
 from defenses.errors import PlanError
+from reports.untrusted import printable, quoted
 
 LEAST_RUNS = 8
 
@@ -42,9 +43,9 @@ class Tune(Part):
     """
 
     knob: str
-    settings: tuple[float, ...] = ()
+    settings: tuple[float, ...] = Field(default=(), max_length=100)
     range: tuple[float, float] | None = None
-    steps: int = Field(default=6, ge=2)
+    steps: int = Field(default=6, ge=2, le=100)
     stronger: Literal["larger", "smaller"] | None = None
     mode: Literal["fixed_sequence", "bisection", "private_selection"] = "fixed_sequence"
     private_score: PrivateScore | None = None
@@ -134,8 +135,11 @@ def tune_plan(content: dict[str, Any]) -> TunePlan:
             raise PlanError(f"key {name!r} is missing: {why}")
     scheme, knob = content["scheme"], tune.knob
     if knob in scheme:
-        raise PlanError(f"tune: {knob} is looked for, and [scheme] fixes it at {scheme[knob]!r}; leave it out there")
-    if content.get("control", {}).get("enabled") is False:
+        raise PlanError(
+            f"tune: {knob} is looked for, and [scheme] fixes it at {quoted(scheme[knob])}; leave it out there"
+        )
+    control = content.get("control")
+    if isinstance(control, dict) and control.get("enabled") is False:
         raise PlanError("control: a tuning needs it, or nobody knows whether its attacks can see a leak at all")
     whole = _is_whole(str(scheme.get("name", "none")), knob)
     settings = _ordered(tune, _laid(tune, whole=whole))
@@ -155,9 +159,11 @@ def _is_whole(scheme: str, knob: str) -> bool:
     types = parameter_types(scheme)
     if knob not in types:
         numbers = sorted(name for name, kinds in types.items() if kinds & {int, float})
-        raise PlanError(f"tune: scheme {scheme!r} has no {knob!r}; its numbers are {', '.join(numbers) or 'none'}")
+        raise PlanError(
+            f"tune: scheme {scheme!r} has no {quoted(knob)}; its numbers are {', '.join(numbers) or 'none'}"
+        )
     if not types[knob] & {int, float} or bool in types[knob]:
-        raise PlanError(f"tune: {knob!r} of scheme {scheme!r} is not a number")
+        raise PlanError(f"tune: {quoted(knob)} of scheme {scheme!r} is not a number")
     return float not in types[knob]
 
 
@@ -182,7 +188,7 @@ def _ordered(tune: Tune, values: list[float]) -> tuple[float, ...]:
             stronger = "larger"
         else:
             raise PlanError(
-                f"tune: whether a larger {tune.knob} means more noise or less is not known; give stronger = 'larger' "
-                "or 'smaller'"
+                f"tune: whether a larger {printable(tune.knob, longest=80)} means more noise or less is not known; "
+                "give stronger = 'larger' or 'smaller'"
             )
     return tuple(sorted(values, reverse=stronger == "larger"))

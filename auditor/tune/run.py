@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks.protocol import Attack
 from auditor.findings import check_limits
+from auditor.paths import plan_without_paths
 from auditor.plan import Plan
 from auditor.plan_parts import WhiteBox
 from auditor.recording import device_name, versions
@@ -127,7 +128,7 @@ def run_tuning(
         answer=found.answer,
         headline="",
         trainings=trainings,
-        plan=plan.content,
+        plan=plan_without_paths(plan.content),
         plan_digest=plan.digest,
         device=device_name(setting.place),
         versions=versions(),

@@ -2,11 +2,11 @@
 
 import functools
 import importlib
-import importlib.metadata
 import inspect
 import pkgutil
 
 from defenses.defense import Defense
+from defenses.plugins import load_plugins
 
 ENTRY_POINTS = "privacy_auditor.schemes"
 
@@ -22,5 +22,5 @@ def schemes() -> dict[str, type[Defense]]:
             for _, member in inspect.getmembers(loaded, inspect.isclass)
             if issubclass(member, Defense) and not inspect.isabstract(member) and member.__module__ == module.name
         ]
-    found += [point.load() for point in importlib.metadata.entry_points(group=ENTRY_POINTS)]
+    found += load_plugins(ENTRY_POINTS, Defense, taken={scheme.name for scheme in found})
     return {scheme.name: scheme for scheme in sorted(found, key=lambda scheme: scheme.name)}

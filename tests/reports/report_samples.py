@@ -70,11 +70,10 @@ def ran(name: str, title: str, shift: float, *, control: float = 1.6, **more: An
         "exposed": [
             {
                 "record": f"{place:02x}7fa2c91be04d6{place:03x}",
-                "score": 9.1 - 0.4 * place,
-                "label": label,
-                "nonmembers_above": 0,
+                "false_alarms_at_most": 0.002,
+                "level": 0.95,
             }
-            for place, label in enumerate(["Shirt", "Coat", "Shirt", "Pullover", "Sandal"])
+            for place in range(5)
         ],
         "notes": ["3 records were seen by every shadow model and use the pooled mean."],
         **more,
@@ -84,7 +83,7 @@ def ran(name: str, title: str, shift: float, *, control: float = 1.6, **more: An
 def build(*, shift: float, verdict: str, headline: str, findings: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """A whole record as plain data; the verdict-carrying attack is LiRA."""
     return {
-        "schema_version": "1.1",
+        "schema_version": "2.0",
         "subject": {
             "title": "Fashion-MNIST classifier, release candidate 4",
             "model": "cnn, 206,922 parameters",

@@ -318,7 +318,7 @@ def test_a_missing_baseline_is_a_usage_error(private: Report) -> None:
     ("path", "value"),
     [
         ("subject/data_digest", "sha256:other"),
-        ("schema_version", "2.0"),
+        ("schema_version", "1.4"),
         ("attacks/2/name", "another"),
         ("attacks/2/status", "failed"),
         ("attacks/2/measures", {}),

@@ -113,7 +113,6 @@ def test_everything_from_the_record_is_escaped(leaky: Report, change: Callable[.
         "attacks/2/title",
         "attacks/2/name",
         "attacks/2/paper",
-        "attacks/2/exposed/0/label",
         "attacks/2/exposed/0/record",
         "attacks/2/notes",
         "attacks/2/parameters",

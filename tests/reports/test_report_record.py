@@ -39,13 +39,18 @@ def test_json_holds_no_bare_infinity_or_nan(leaky: Report, change: Callable[...,
 @pytest.mark.parametrize("field", ["value", "low", "high", "level"])
 def test_nan_is_refused_in_an_estimate(field: str) -> None:
     numbers = {"value": 0.5, "low": 0.4, "high": 0.6, "level": 0.95, field: math.nan}
-    with pytest.raises(ValidationError, match="NaN"):
+    with pytest.raises(ValidationError, match=r"NaN|less than or equal to 1"):
         Estimate(method="m", **numbers)
 
 
 def test_nan_is_refused_everywhere_else(private: Report, change: Callable[..., Report]) -> None:
-    for path in ("epsilons/shown/lower", "findings/0/limit", "attacks/0/roc/tpr/3", "attacks/0/exposed/0/score"):
-        with pytest.raises(ValidationError, match="NaN"):
+    for path in (
+        "epsilons/shown/lower",
+        "findings/0/limit",
+        "attacks/0/roc/tpr/3",
+        "attacks/0/exposed/0/false_alarms_at_most",
+    ):
+        with pytest.raises(ValidationError, match=r"NaN|less than or equal to 1"):
             change(private, path, math.nan)
 
 
@@ -71,11 +76,11 @@ def test_curves_and_histograms_of_unequal_lengths_are_refused() -> None:
 
 
 def test_text_that_is_not_json_is_refused_with_a_remedy() -> None:
-    with pytest.raises(ReportError, match=r"not JSON.*report\.json"):
+    with pytest.raises(ReportError, match=r"report\.json.*not JSON"):
         Report.from_json("{")
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"schema_version": 1}', '{"schema_version": "2.0"}'])
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"schema_version": 1}', '{"schema_version": "1.4"}'])
 def test_another_schema_version_is_refused(text: str) -> None:
     with pytest.raises(ReportError, match="schema version"):
         Report.from_json(text)
@@ -84,7 +89,7 @@ def test_another_schema_version_is_refused(text: str) -> None:
 def test_a_malformed_record_names_the_place(leaky: Report) -> None:
     data = json.loads(leaky.to_json())
     data["findings"][1]["status"] = "fine"
-    with pytest.raises(ReportError, match=r"findings\.1\.status.*problems in all"):
+    with pytest.raises(ReportError, match=r"findings\.1\.status.*give a report\.json"):
         Report.from_json(json.dumps(data))
     data = json.loads(leaky.to_json())
     data["subject"]["hostname"] = "x"

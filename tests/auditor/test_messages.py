@@ -1,0 +1,179 @@
+"""Whatever breaks, a command says it in one sentence that a terminal shows as it is, and never exits with 0."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from attacks.catalogue import ENTRY_POINTS, catalogue
+from auditor.cli import app
+from auditor.guarded import guarded, in_words
+from auditor.terminal import harmless
+from defenses.errors import DataError, PlanError, PluginError
+from reports.errors import ReportError
+from reports.files import write_whole
+
+OUT_OF_MEMORY = type("OutOfMemoryError", (RuntimeError,), {})
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 1 byte"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (OSError(28, "No space left on device"), "the disk is full; make room", 4),
+        (OSError(28, "No space left on device", "/x/y"), "the disk is full (/x/y)", 4),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full", 4),
+        (OSError("4096 requested and 0 written"), "the disk is full", 4),
+        (MemoryError(), "not enough memory (MemoryError)", 4),
+        (OUT_OF_MEMORY("CUDA out of memory. Tried to allocate"), "not enough memory (OutOfMemoryError)", 4),
+        (RuntimeError(ALLOCATOR), "not enough memory (RuntimeError)", 4),
+        (FileNotFoundError(2, "No such file or directory", "plan.toml"), "plan.toml: No such file", 2),
+        (OSError(5, "Input/output error"), "a file cannot be read or written: Input/output error", 4),
+        (PlanError("bad\x1b[31m"), r"bad\x1b[31m", 2),
+        (DataError("x" * 10**7), "x" * 100, 2),
+        (ReportError("no"), "no", 2),
+        (KeyError("k" * 10**6), "internal error, KeyError", 4),
+    ],
+)
+def test_every_error_is_one_short_sentence(
+    error: Exception, said: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as stop, guarded(debug=False):
+        raise error
+    shown = capsys.readouterr().err
+    assert stop.value.exit_code == code == in_words(error)[1]
+    assert said in shown
+    assert "None" not in shown
+    assert len(shown) < 1700
+    assert shown.rstrip("\n").isprintable()
+
+
+class Point:
+    """An entry point of a package that does not work."""
+
+    name, value = "mine", "mine.attack:Mine"
+    dist = type("Dist", (), {"name": "mine-attacks", "version": "1.2"})
+
+    def __init__(self, loaded: Any) -> None:
+        self.loaded = loaded
+
+    def load(self) -> Any:
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+
+@pytest.mark.parametrize(
+    ("loaded", "said"),
+    [
+        (ImportError("no module named 'gone'"), "cannot be loaded (ImportError: no module named 'gone')"),
+        (dict, "is no complete Attack class"),
+        (3, "is no complete Attack class"),
+        ("taken", "is called 'lira', which is taken"),
+    ],
+)
+def test_a_broken_plug_in_is_named_with_its_package(loaded: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = catalogue()["lira"] if loaded == "taken" else loaded
+    points = importlib.metadata.entry_points
+
+    def with_ours(**given: Any) -> Any:
+        return [Point(loaded)] if given.get("group") == ENTRY_POINTS else points(**given)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", with_ours)
+    catalogue.cache_clear()
+    try:
+        with pytest.raises(PluginError) as found:
+            catalogue()
+    finally:
+        monkeypatch.undo()
+        catalogue.cache_clear()
+    assert said in str(found.value)
+    assert "entry point 'mine' of package mine-attacks 1.2 (privacy_auditor.attacks: mine.attack:Mine)" in str(
+        found.value
+    )
+
+
+def test_nothing_that_is_printed_commands_the_terminal() -> None:
+    assert harmless("a\x1b[2J\x9b31m\r\x07b\n\tc") == "a\ufffd[2J\ufffd31m\ufffd\ufffdb\n\tc"
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Path:
+    """A folder with a report and a policy."""
+    attack = {"name": "lira", "title": "a\x1b[31m", "paper": "", "status": "failed", "reason": "\x00<b>\x07"}
+    subject = {"title": "t\x1b[2J", "model": "m", "model_digest": "", "data": "d", "data_digest": "", "scheme": "none"}
+    report = {
+        "schema_version": "2.0",
+        "subject": subject | {"members": 1, "nonmembers": 1, "population": 0, "inclusion": "fixed"},
+        "verdict": "error",
+        "headline": "h\x1b[31m",
+        "findings": [],
+        "attacks": [attack],
+        "epsilons": {},
+        "blind_spots": [],
+        "provenance": {"plan": {}, "plan_digest": "", "attempt": 1, "seed_commitment": "", "device": "cpu"},
+        "timing": {"started": ""},
+    }
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "policy.toml").write_text('required_attacks = ["lira"]\n')
+    return tmp_path
+
+
+def call(folder: Path, *more: str) -> Any:
+    return CliRunner().invoke(
+        app, ["gate", str(folder / "report.json"), "--policy", str(folder / "policy.toml"), *more]
+    )
+
+
+def test_the_gate_writes_whole_files_and_no_escapes(gated: Path) -> None:
+    names = {"--junit": "j.xml", "--sarif": "s.json", "--markdown": "m.md"}
+    found = call(gated, *(word for option, name in names.items() for word in (option, str(gated / name))))
+    assert found.exit_code == 4
+    assert "\x1b" not in found.output
+    ElementTree.parse(gated / "j.xml")
+    json.loads((gated / "s.json").read_text())
+    assert not {"\x1b", "\x00"} & set((gated / "m.md").read_text())
+    assert not list(gated.glob("*.part"))
+
+
+def test_the_gate_leaves_no_earlier_decision_behind(gated: Path) -> None:
+    (gated / "j.xml").write_text("green")
+    (gated / "policy.toml").write_text("maximum = nan")
+    found = call(gated, "--junit", str(gated / "j.xml"))
+    assert found.exit_code == 2
+    assert not (gated / "j.xml").exists()
+
+
+def test_the_gate_says_what_it_cannot_write(gated: Path) -> None:
+    found = call(gated, "--junit", str(gated / "no" / "j.xml"))
+    assert found.exit_code == 2
+    assert "No such file or directory; give a path that can be read and written" in found.output
+    found = call(gated, "--junit", "/dev/full")
+    assert found.exit_code == 4
+    assert "the disk is full" in found.output
+
+
+def test_the_gate_does_not_write_over_what_it_reads(gated: Path) -> None:
+    before = (gated / "report.json").read_text()
+    assert call(gated, "--markdown", str(gated / "report.json")).exit_code == 2
+    assert (gated / "report.json").read_text() == before
+
+
+def test_a_file_that_cannot_be_written_whole_is_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.md"
+    path.write_text("before")
+
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, "after")
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["x.md"]
