@@ -23,16 +23,18 @@ from typing import Any
 
 import numpy as np
 
+from auditor.workplace import Workplace
 from benchmarks.harness import Settings, Style, note, table
 from benchmarks.startup import CALL
+from defenses.storage import Storage
 
 NAME = "kills"
 SEED = 20240601
 AGAIN = 0.5  # chance that a restart is killed as well
 MOST_KILLS = 5  # of one trial
 PATIENCE = 1800.0  # seconds after which a run counts as hanging
-UNSTEADY = {"started", "seconds", "seconds_training", "timing", "record"}
-"""Keys of a result that differ between undisturbed runs: times, and hashes of records under a folder's own key."""
+UNSTEADY = {"started", "seconds", "seconds_training", "timing", "record", "data_digest"}
+"""Keys of a result that differ between undisturbed runs: times, and hashes under a folder's own key."""
 
 PLAN = """
 title = "kills"
@@ -150,7 +152,7 @@ def run(settings: Settings) -> dict[str, Any]:
     rng = np.random.default_rng(SEED)
     rows = []
     for case in CASES:
-        with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="kills-") as scratch, _own_state(scratch):
             rows.append(_measure(case, Path(scratch), trials, rng))
         note(f"  {rows[-1]}")
     settled = {"trials": trials, "quick": settings.quick, "seed": SEED, "again": AGAIN, "most_kills": MOST_KILLS}
@@ -160,6 +162,20 @@ def run(settings: Settings) -> dict[str, Any]:
 def show(result: dict[str, Any], style: Style) -> str:
     keys = ("case", "trials", "kills", "resumed", "different", "failed", "tracebacks", "left over")
     return table(result["rows"], {key: key for key in keys}, style)
+
+
+@contextmanager
+def _own_state(scratch: str) -> Iterator[None]:
+    """Keep the runs out of the user's list of attempts."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = f"{scratch}/state"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_STATE_HOME"]
+        else:
+            os.environ["XDG_STATE_HOME"] = before
 
 
 def _measure(case: Case, scratch: Path, trials: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -219,16 +235,21 @@ def _prepared(case: Case, folder: Path, layouts: Mapping[str, str]) -> Path:
     if case.plan:
         (folder / "plan.toml").write_text(case.plan)
     if layouts:
-        models = folder / "work" / "models"
-        models.mkdir(parents=True, mode=0o700)
-        models.parent.chmod(0o700)
+        storage = _models(folder)
         for name, text in layouts.items():
-            (models / name).write_text(text)
+            storage.write(text.encode(), name)
     return folder
 
 
+def _models(folder: Path) -> Storage:
+    """Return where a run keeps its models and layouts."""
+    return Workplace(folder / "work").store().storage
+
+
 def _layouts(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in (folder / "work" / "models").glob("layout-*.json")}
+    storage = _models(folder)
+    found = {path.name: storage.read(path.name) for path in (folder / "work" / "models").glob("*.layout")}
+    return {name: content.decode() for name, content in found.items() if content is not None}
 
 
 @contextmanager

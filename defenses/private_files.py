@@ -1,11 +1,16 @@
 """Files and folders for their owner's eyes alone: made with mode 0600 and 0700, written whole or not at all."""
 
+import glob
 import os
+import re
 import secrets
+import socket
 import stat
 from pathlib import Path
 
 from defenses.errors import PlanError
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "here"
 
 
 def private_folder(path: Path) -> Path:
@@ -41,12 +46,17 @@ def private_folder(path: Path) -> Path:
 def write_private(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write a file that only its owner can read (mode 0600), atomically: all of it, or what was there before.
 
+    What a killed process of this machine left of an earlier attempt is removed.
+
     Args:
         path: The file; its folder exists.
         content: What it shall hold.
         durable: Whether it must survive a loss of power; False for what can be made again.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.part"):
+        if not _runs(left.name.split("-")[-2]):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
@@ -58,6 +68,17 @@ def write_private(path: Path, content: bytes, *, durable: bool = True) -> None:
         part.unlink(missing_ok=True)
     if durable:
         flush_folder(path.parent)
+
+
+def _runs(number: str) -> bool:
+    """Say whether there is a process of this number on this machine."""
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError, OverflowError):
+        pass  # somebody else's, or no number of ours: it is not removed
+    return True
 
 
 def flush_folder(path: Path) -> None:

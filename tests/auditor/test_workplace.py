@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +159,30 @@ def test_a_file_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
 
 def test_a_private_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     assert private_folder(tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import os, sys\nsys.path[:0] = {sys.path!r}\n{KILLED.format(path=str(tmp_path / 'f'))}",
+        ],
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    mine = left.with_name(left.name.replace(left.name.split("-")[-2], str(os.getpid())))
+    mine.write_bytes(b"being written")
+    other = left.with_name(left.name.replace(".f.", ".g."))
+    other.write_bytes(b"of another file")
+    write_private(tmp_path / "f", b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, other.name, "f"])
+
+
+KILLED = """
+from pathlib import Path
+import defenses.private_files as files
+files.os.replace = lambda *given: os.kill(os.getpid(), 9)
+files.write_private(Path({path!r}), b"old")
+"""
