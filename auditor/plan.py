@@ -18,6 +18,7 @@ from auditor.plan_parts import (
     Gradients,
     Limit,
     Model,
+    Name,
     Named,
     Part,
     PriorAware,
@@ -56,7 +57,7 @@ class Plan(Part):
     shadows: int = Field(default=16, ge=1)
     attacks: tuple[Named, ...] = Field(default=(), max_length=200)
     limits: tuple[Limit, ...] = Field(default=(DEFAULT_LIMIT,), max_length=1_000)
-    slices: tuple[str, ...] = Field(default=("class", "correct"), max_length=1_000)
+    slices: tuple[Name, ...] = Field(default=("class", "correct"), max_length=1_000)
     control: Control = Control()
     white_box: WhiteBox | None = None
     prior_aware: PriorAware | None = None

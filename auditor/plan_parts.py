@@ -1,8 +1,11 @@
 """The parts of an audit plan, as TOML has them: frozen, and a key that is not known is refused."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(max_length=200)]
+"""What messages quote: of a measure, an attack, a scheme, a network, a column."""
 
 
 class Part(BaseModel):
@@ -132,7 +135,7 @@ class Gradients(Part):
 class Model(Part):
     """The network: a known name, or `package.module:factory` (needs --allow-code)."""
 
-    architecture: str
+    architecture: Name
     options: dict[str, Any] = {}
 
 
@@ -200,7 +203,7 @@ class Named(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str
+    name: Name
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -220,9 +223,9 @@ class Claim(Part):
 class Limit(Part):
     """A threshold on what an attack may find; without `attack` it holds for every attack."""
 
-    measure: str
+    measure: Name
     maximum: float
-    attack: str | None = None
+    attack: Name | None = None
 
 
 DEFAULT_LIMIT = Limit(measure="tpr_at_fpr_0.01", maximum=0.03)

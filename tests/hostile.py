@@ -168,7 +168,7 @@ def _changed(draw: st.DrawFn, valid: Any, nasty: Callable[[Any], st.SearchStrate
         holder, key = draw(st.sampled_from(places))
         kind = draw(st.sampled_from(("value", "value", "value", "drop", "rename", "again"))) if shape else "value"
         if kind == "value":
-            holder[key] = draw(nasty(holder[key]))
+            holder[key] = copy.deepcopy(draw(nasty(holder[key])))  # the samples are shared
         elif kind == "drop":
             del holder[key]
         elif kind == "rename" and isinstance(holder, dict):

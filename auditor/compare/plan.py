@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, ValidationError
 
 from auditor.plan import Plan, parse_table, read_table, table_error
-from auditor.plan_parts import Part, PriorAware, WhiteBox
+from auditor.plan_parts import Name, Part, PriorAware, WhiteBox
 from defenses.errors import PlanError
 from reports.parsing import problems
 from reports.untrusted import printable, quoted
@@ -31,9 +31,9 @@ class Entry(Part):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str
-    label: str | None = None
-    vary: str | None = None
+    name: Name
+    label: Name | None = None
+    vary: Name | None = None
     values: tuple[float, ...] = Field(default=(), max_length=MOST)
     training: dict[str, Any] = Field(default_factory=dict)
 

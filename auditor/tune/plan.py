@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from auditor.plan import Plan, parse_table, read_table, table_error
-from auditor.plan_parts import Part
+from auditor.plan_parts import Name, Part
 from auditor.resolve import parameter_types, resolve_defense
 from defenses.errors import PlanError
 from reports.untrusted import printable, quoted
@@ -42,7 +42,7 @@ class Tune(Part):
     covered by any epsilon; that of the mode "private_selection" is.
     """
 
-    knob: str
+    knob: Name
     settings: tuple[float, ...] = Field(default=(), max_length=100)
     range: tuple[float, float] | None = None
     steps: int = Field(default=6, ge=2, le=100)
