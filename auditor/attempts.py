@@ -84,6 +84,11 @@ def subject_of(plan: Plan, target: Target) -> Subject:
     return Subject(target.digest, plan.recipe_digest, records)
 
 
+def run_of(plan: Plan, target: Target) -> str:
+    """Return what tells two audits of one subject apart: the seed, the target that was drawn or given, the records."""
+    return f"{plan.seed} {target.digest} {target.candidates.digest}"
+
+
 def count_attempt(workplace: Workplace, subject: Subject, run: str) -> Attempt:
     """Enter a run into the user's list of attempts and say which one about its subject it is.
 

@@ -12,6 +12,7 @@ from torch import nn
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, closure
+from auditor.attempts import count_attempt, run_of, subject_of
 from auditor.beside import with_beside
 from auditor.claims import confidence_of_claims, of_the_model, show_epsilon
 from auditor.evidence import Evidence, chosen, gather, measures
@@ -97,6 +98,8 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
     asked = resolve_attacks(plan)
     check_limits(plan, [attack for attack, _ in asked])
     subject = _build(plan, setting)
+    # Before anything is attacked: an audit that is stopped when it looks bad has been an attempt all the same.
+    attempt = count_attempt(setting.workplace, subject_of(plan, subject.target), run_of(plan, subject.target))
     seconds = {"training the target": time.perf_counter() - clock}
     shared = max((getattr(attack, "shadows", 0) for attack, _ in asked), default=0)
     for question in (*subject.questions, *subject.control):
@@ -136,6 +139,7 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
             control,
             shown,
             findings,
+            attempt,
             level,
             _parts(plan, subject, setting),
             implied,

@@ -20,7 +20,7 @@ def gate(
 ) -> None:
     """Turn a report into an exit code; loads no model and runs no code of the plan."""
     with guarded(debug=debug, stopped="Nothing is kept."):
-        from reports.files import forget, write_whole
+        from auditor.result_files import forget, write_whole
         from reports.gate import gate as judge
         from reports.markdown import to_markdown
         from reports.policy import read_policy

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from auditor.audit import Audit
-from auditor.workplace import write_private, write_whole
+from auditor.result_files import write_whole
+from defenses.private_files import write_private
 from reports.html import render
 from reports.markdown import summary
 from reports.record import Report

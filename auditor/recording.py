@@ -11,7 +11,7 @@ import torch
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target, closure
 from auditor import curves, metrics
-from auditor.attempts import LOST, Attempt, count_attempt, subject_of
+from auditor.attempts import LOST, Attempt
 from auditor.blind_spots import blind_spots
 from auditor.bound_types import EpsilonBound
 from auditor.claims import Measures, Shown, of_the_model
@@ -60,6 +60,7 @@ class Outcome:
         control: The same on the positive control; empty without one.
         shown: The epsilon bound.
         findings: What was judged.
+        attempt: Which audit of its subject this is.
         level: Confidence of each interval.
         parts: Parts of the candidates that are looked at by themselves.
         implied: What the steps of the training show, if they were watched.
@@ -71,6 +72,7 @@ class Outcome:
     control: Measures
     shown: Shown
     findings: Sequence[Finding]
+    attempt: Attempt
     level: float
     parts: Sequence[Part] = ()
     implied: StepAudit | None = None
@@ -90,9 +92,6 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
     Returns:
         The record; its verdict is the worst finding that counts.
     """
-    target = subject.target
-    run = f"{plan.seed} {target.digest} {target.candidates.digest}"
-    attempt = count_attempt(setting.workplace, subject_of(plan, target), run)
     order = list(Status)
     counting = [finding.status for finding in outcome.findings if finding.counts]
     return Report(
@@ -103,8 +102,8 @@ def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcom
         attacks=[_result(entry, outcome, setting, subject) for entry in outcome.evidence],
         epsilons=_epsilons(subject, outcome.shown, outcome.implied),
         blind_spots=blind_spots(plan, subject, outcome.evidence),
-        provenance=_provenance(plan, subject, setting, attempt),
-        timing=timing.model_copy(update={"attempts_since": attempt.since}),
+        provenance=_provenance(plan, subject, setting, outcome.attempt),
+        timing=timing.model_copy(update={"attempts_since": outcome.attempt.since}),
         gallery=list(outcome.gallery),
         trusted=taken_on_trust(plan, subject, outcome.findings),
     )

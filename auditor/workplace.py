@@ -9,11 +9,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from defenses.authentication import Authenticator, user_authenticator
-from defenses.private_files import private_folder, write_private
+from defenses.private_files import private_folder
 from defenses.storage import Folder
 from defenses.store import ModelStore
-
-__all__ = ["Workplace", "write_private", "write_whole"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +56,11 @@ class Workplace:
         return Folder((self.folder / name).absolute(), self.authenticator, durable)
 
     def record_key(self) -> bytes:
-        """Return the key of the record hashes in reports: with it, the hash of a known record can be computed."""
-        return self._secret("record-key")
+        """Return the key of the record hashes and data digests in reports; it is the same in all of a user's folders.
+
+        With it, the hash of a known record can be computed, and reports about the same data recognise each other.
+        """
+        return self.authenticator.subkey("record-key")
 
     def secret_seed(self, content: str) -> int:
         """Return the secret seed of a training: drawn once from the system's entropy, and kept for resuming.
@@ -88,8 +89,3 @@ class Workplace:
                 found = secrets.token_bytes(32)
                 kept.write(found, name)
         return found
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file atomically and for its owner alone; whoever reads it finds all of it, or what was before."""
-    write_private(path, text.encode())

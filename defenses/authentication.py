@@ -47,9 +47,9 @@ class Authenticator:
         tag, content = sealed[:TAG_SIZE], sealed[TAG_SIZE:]
         return content if hmac.compare_digest(tag, self._tag(content, name)) else None
 
-    def pseudonym(self, *names: str) -> str:
-        """Return 32 hexadecimal digits that depend on the names and that nobody without the key can predict."""
-        return self._tag(b"", "\0".join(("pseudonym", *names))).hex()[:32]
+    def subkey(self, name: str) -> bytes:
+        """Return a key of 32 bytes for another purpose; it tells nothing about this one."""
+        return self._tag(b"", f"subkey {name}")
 
     def _tag(self, content: bytes, name: str) -> bytes:
         signed = hmac.new(self.key, len(name.encode()).to_bytes(8) + name.encode(), hashlib.sha256)

@@ -71,7 +71,7 @@ def _obstacle(earlier: Estimate | None, estimate: Estimate, *, report: Report, b
     if baseline.subject.data_digest != report.subject.data_digest:
         return (
             f"the baseline is about other data ({wording.short_digest(baseline.subject.data_digest)}, "
-            f"not {wording.short_digest(report.subject.data_digest)}), or was audited in another workplace, whose key "
+            f"not {wording.short_digest(report.subject.data_digest)}), or was audited by another user, whose key "
             "makes other digests"
         )
     if earlier is None:

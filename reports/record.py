@@ -227,8 +227,8 @@ class Epsilons(Strict):
 class Subject(Strict):
     """What was audited: enough to recognise it, nothing that gives a record away.
 
-    `model_digest` is that of what is released. `data_digest` is keyed with a secret of the workplace: reports of one
-    workplace about the same records have the same, and who holds records cannot tell whether it is theirs.
+    `model_digest` is that of what is released. `data_digest` is keyed with a secret of the user: reports of one user
+    about the same records have the same, and whoever holds records cannot tell whether it is theirs.
     """
 
     title: str

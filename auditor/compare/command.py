@@ -37,8 +37,9 @@ def compare(
         from auditor.compare.run import run_comparison
         from auditor.display import shown_progress
         from auditor.memory import budget_of
+        from auditor.result_files import write_whole
         from auditor.setting import Setting
-        from auditor.workplace import Workplace, write_whole
+        from auditor.workplace import Workplace
         from reports.comparison import Place, place_of
         from reports.comparison_page import comparison_markdown, headline, render_comparison
 

@@ -50,8 +50,8 @@ def debug_dp(
         from auditor.debug_dp.claim import Claim
         from auditor.debug_dp.implementation import find_implementation
         from auditor.display import shown_progress
+        from auditor.result_files import write_whole
         from defenses.errors import PlanError
-        from reports.files import write_whole
 
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a package lying here is found
         implementation = find_implementation(function)

@@ -35,8 +35,9 @@ def reproduce(
         from auditor.display import shown_progress
         from auditor.plan import nearest
         from auditor.reproduce import experiments
+        from auditor.result_files import write_whole
         from auditor.setting import Setting
-        from auditor.workplace import Workplace, write_whole
+        from auditor.workplace import Workplace
         from defenses.errors import PlanError
         from reports.reproduction_page import render_reproduction, reproduction_markdown
 

@@ -34,10 +34,11 @@ def tune(
     with guarded(debug=debug):
         from auditor.display import shown_progress
         from auditor.memory import budget_of
+        from auditor.result_files import write_whole
         from auditor.setting import Setting
         from auditor.tune.plan import load_tune_plan
         from auditor.tune.run import run_tuning
-        from auditor.workplace import Workplace, write_whole
+        from auditor.workplace import Workplace
         from reports.tuning_page import look_in_words, render_tuning, tuning_markdown
 
         chosen = load_tune_plan(plan)

@@ -27,11 +27,11 @@ from auditor.tune.price import price_of_release
 from auditor.tune.private_selection import check_selection, priced, select
 from auditor.tune.search import SELECTION, Found, confirm, error_of_look, looks_at_most, search
 from auditor.tune.words import headline, remedies
-from auditor.workplace import write_private
 from defenses.accounting import price
 from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
+from defenses.private_files import write_private
 from defenses.records import Records
 from reports.tuning import Look, Outcome, Selection, Tuning
 

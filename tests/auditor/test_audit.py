@@ -109,6 +109,21 @@ def test_without_a_seed_the_coins_are_secret_and_committed_to(folder: Path) -> N
         assert form not in (folder / "one" / "report.json").read_text()
 
 
+def test_an_audit_that_is_stopped_has_been_an_attempt(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise an owner could stop each run that looks bad, and report the first that does not."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("auditor.audit.measures", stopped)
+        assert auditor("audit", "plan.toml", "--out", "one", "--quiet").exit_code == 130
+    (folder / "plan.toml").write_text(PLAN.replace("seed = 1\n", "seed = 2\n"))
+    auditor("audit", "plan.toml", "--out", "two", "--quiet")
+    assert report(folder / "two")["provenance"]["attempt"] == 2
+
+
 def test_judging_again_by_other_limits_does_not_draw_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))  # a list of attempts of its own
     plan = folder / "plan.toml"
@@ -346,8 +361,6 @@ def test_a_killed_run_resumes_and_ends_with_the_same_report(folder: Path) -> Non
     whole = start(folder, "whole", "whole-report")
     whole.communicate(timeout=300)
     assert whole.returncode == 1
-    (folder / "broken").mkdir(mode=0o700)
-    shutil.copytree(folder / "whole" / "secrets", folder / "broken" / "secrets")  # hashes are keyed: one key for both
     broken = start(folder, "broken", "broken-report")
     models = folder / "broken" / "models"
     deadline = time.monotonic() + 300

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from attacks.catalogue import ENTRY_POINTS, catalogue
 from auditor.cli import app
 from auditor.guarded import guarded, in_words
+from auditor.result_files import write_whole
 from auditor.terminal import harmless
 from defenses.errors import DataError, PlanError, PluginError
 from reports.errors import ReportError
-from reports.files import write_whole
 
 OUT_OF_MEMORY = type("OutOfMemoryError", (RuntimeError,), {})
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried 1 byte"

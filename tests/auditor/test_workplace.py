@@ -10,22 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from auditor.workplace import Workplace, write_private, write_whole
+from auditor.result_files import write_whole
+from auditor.workplace import Workplace
 from defenses.authentication import Authenticator, _authenticator, state_folder, user_authenticator
 from defenses.errors import PlanError
-from defenses.private_files import private_folder
+from defenses.private_files import private_folder, write_private
 
 
 def test_secrets_are_drawn_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)  # whatever it is
     try:
         one = Workplace(tmp_path / "one")
-        assert one.record_key() == one.record_key()
+        assert one.secret_seed("c") == one.secret_seed("c")
     finally:
         os.umask(before)
     assert one.secret_seed("a" * 64) == Workplace(tmp_path / "one").secret_seed("a" * 64)
     assert one.secret_seed("a" * 64) != one.secret_seed("b" * 64)
-    assert one.record_key() != Workplace(tmp_path / "two").record_key()
+    assert one.secret_seed("a" * 64) != Workplace(tmp_path / "two").secret_seed("a" * 64)
     assert one.secret_seed("a" * 64) > 2**200
     for path in [one.folder, *one.folder.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
@@ -62,8 +63,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
         Workplace(tmp_path / "file")
 
 
-def _record_key(folder: str) -> bytes:
-    return Workplace(Path(folder)).record_key()
+def _seed(folder: str) -> int:
+    return Workplace(Path(folder)).secret_seed("content")
 
 
 def _user_key(state: str) -> bytes:
@@ -72,7 +73,7 @@ def _user_key(state: str) -> bytes:
     return user_authenticator().key
 
 
-@pytest.mark.parametrize("draw", [_record_key, _user_key])
+@pytest.mark.parametrize("draw", [_seed, _user_key])
 def test_processes_that_start_together_draw_one_key(draw: object, tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(8) as pool:
         for trial in range(10):
@@ -90,8 +91,11 @@ def test_the_key_lies_outside_of_the_work_folder_and_is_private(
     path = state_folder() / "key"
     assert path.read_bytes() == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    record_key = Workplace(tmp_path / "work").record_key()
+    assert record_key == Workplace(tmp_path / "elsewhere").record_key()  # so that reports of a user can be compared
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
     assert Workplace(tmp_path / "work").authenticator.key != key
+    assert Workplace(tmp_path / "work").record_key() != record_key
     assert key.hex() not in repr(Authenticator(key))
 
 
