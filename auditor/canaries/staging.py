@@ -218,10 +218,12 @@ def publish(data: Staging, sealed: Staging) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Wait until everything in a folder is on disk: files first, then the folders that name them."""
+    """Close a folder to everybody else, whatever the umask, and wait until it is on disk: files first, then folders."""
     for place, _, files in os.walk(folder, topdown=False):
         for name in files:
+            os.chmod(os.path.join(place, name), 0o600)
             _sync(os.path.join(place, name))
+        os.chmod(place, 0o700)
         _sync(place)
 
 

@@ -198,7 +198,8 @@ def test_coins_are_fair_and_drawn_anew(planted: Path, tmp_path: Path) -> None:
 
 
 def test_the_seal_is_private_and_the_public_side_does_not_open_it(planted: Path) -> None:
-    assert (planted / "coins.sealed").stat().st_mode & 0o777 == 0o600
+    for path in [planted / "coins.sealed", *planted.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
     assert {entry.name for entry in (planted / "out").iterdir()} == {"digits.npz", "planted.json"}
     sealed, public = Sealed.read(planted / "coins.sealed"), json.loads((planted / "out" / "planted.json").read_text())
     assert public["commitment"] == sealed.commitment
