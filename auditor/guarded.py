@@ -49,7 +49,7 @@ def guarded(*, debug: bool, stopped: str = KEPT) -> Iterator[None]:
 
 
 def in_words(error: Exception) -> tuple[str, int]:
-    """Return one printable sentence about an error, and the exit code: 2 if the user can mend it, else 4."""
+    """Return one printable sentence about an error, and an exit code: its own, 2 if the user can mend it, else 4."""
     from auditor.reasons import is_disk_full, is_mendable, is_out_of_memory
     from reports.untrusted import printable
 
@@ -67,7 +67,7 @@ def in_words(error: Exception) -> tuple[str, int]:
             f"{said}; give a path that can be read and written" if mendable else said
         ), 2 if mendable else 4
     if _is_expected(error):
-        return printable(str(error), longest=_LONGEST), 2
+        return printable(str(error), longest=_LONGEST), getattr(error, "exit_code", 2)
     said = printable(f"internal error, {type(error).__name__}: {error}", longest=_LONGEST)
     return f"{said} (--debug shows where)", 4
 

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from auditor.workplace import Workplace
 from benchmarks.harness import Settings, Style, note, table
 from benchmarks.startup import CALL
 from defenses.storage import Storage
+from defenses.store import ModelStore
 
 NAME = "kills"
 SEED = 20240601
@@ -235,6 +235,7 @@ def _prepared(case: Case, folder: Path, layouts: Mapping[str, str]) -> Path:
     if case.plan:
         (folder / "plan.toml").write_text(case.plan)
     if layouts:
+        (folder / "work").mkdir(mode=0o700)
         storage = _models(folder)
         for name, text in layouts.items():
             storage.write(text.encode(), name)
@@ -243,7 +244,7 @@ def _prepared(case: Case, folder: Path, layouts: Mapping[str, str]) -> Path:
 
 def _models(folder: Path) -> Storage:
     """Return where a run keeps its models and layouts."""
-    return Workplace(folder / "work").store().storage
+    return ModelStore(folder / "work" / "models").storage
 
 
 def _layouts(folder: Path) -> dict[str, str]:

@@ -86,6 +86,7 @@ def test_location30_has_the_published_density_and_class_sizes(data_dir: Path) ->
     assert set(np.unique(records.x)) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_jpeg_copy_of_cifar10_is_named_as_such_and_close_to_the_exact_pixels(data_dir: Path) -> None:
     exact = load("cifar10_first4000", data_dir=data_dir)
     with np.load(data_dir / "cifar10/cifar10_lossless_first4000.npz") as arrays:

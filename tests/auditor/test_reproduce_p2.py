@@ -60,6 +60,7 @@ def rows(found: Reproduction, what: str, *where: str) -> list[object]:
     return [row for row in found.rows if row.what == what and all(part in row.setting for part in where)]
 
 
+@pytest.mark.slow
 def test_it_is_found_and_prints_every_figure_with_its_neighbour(toy: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     assert experiments()["P2"].DEFAULT_SCALE == p2.DEFAULT_SCALE
     found = p2.reproduce(1.0, toy)

@@ -72,7 +72,10 @@ def proved(noise_multiplier: float, *, epochs: int = 5) -> float:
     return found.epsilon  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("noise_multiplier", [1.0, 0.55], ids=["epsilon about 2", "epsilon about 8"])
+@pytest.mark.parametrize(
+    "noise_multiplier",
+    [pytest.param(1.0, id="epsilon about 2"), pytest.param(0.55, id="epsilon about 8", marks=pytest.mark.slow)],
+)
 def test_a_correct_run_shows_nearly_all_that_is_proved_and_no_more(noise_multiplier: float) -> None:
     job = make_job(DPSGD(noise_multiplier=noise_multiplier, max_grad_norm=0.3))
     found = audit_steps(job, seed=1, delta=DELTA)

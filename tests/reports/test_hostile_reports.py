@@ -153,8 +153,8 @@ CASES = {
     "bytes of a report": (REPORTS.flatmap(lambda one: mutations(written(one))), bytes_of_a_report, 250),
     "values of a report, gated": (REPORTS.flatmap(lambda one: replaced(one, NASTY)), values_of_a_report, 400),
     "values of a report, shown": (REPORTS.flatmap(lambda one: replaced(one, NASTY)), pages_of_a_report, 50),
-    "a report like it, gated": (REPORTS.flatmap(similar), values_of_a_report, 200),
-    "a report like it, shown": (REPORTS.flatmap(similar), pages_of_a_report, 200),
+    "a report like it, gated": (REPORTS.flatmap(similar), values_of_a_report, 340),
+    "a report like it, shown": (REPORTS.flatmap(similar), pages_of_a_report, 60),
     "bytes of a policy": (mutations(POLICY.encode()), a_policy, 150),
     "values of a policy": (replaced(tomllib.loads(POLICY), NASTY), values_of_a_policy, 150),
 }
