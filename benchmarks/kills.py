@@ -30,8 +30,9 @@ from defenses.store import ModelStore
 
 NAME = "kills"
 SEED = 20240601
-AGAIN = 0.5  # chance that a restart is killed as well
+AGAIN = 0.7  # chance that a restart is killed as well
 MOST_KILLS = 5  # of one trial
+SHORTEST = 0.1  # seconds of work to draw a moment from
 PATIENCE = 1800.0  # seconds after which a run counts as hanging
 UNSTEADY = {"started", "seconds", "seconds_training", "timing"}
 """Keys of a result that differ between undisturbed runs."""
@@ -108,7 +109,7 @@ RUN = ("plan.toml", "--out", "out", "--work-dir", "work", "--quiet")
 AUDIT = PLAN.format(limits="") + LIMIT
 CASES = (
     Case("audit", ("audit", *RUN), "work", "out/report.json", AUDIT),
-    Case("audit, 2 processes", ("audit", *RUN), "work", "out/report.json", AUDIT, workers=2),
+    Case("audit, 2 processes", ("audit", *RUN), "work/models", "out/report.json", AUDIT, workers=2),
     Case("compare", ("compare", *RUN), "work", "out/comparison.json", PLAN.format(limits="limits = []") + SCHEMES),
     Case("tune", ("tune", *RUN), "work", "out/tuning.json", PLAN.format(limits="") + LIMIT + TUNING),
     Case(
@@ -278,7 +279,8 @@ def _process(case: Case, folder: Path, errors: Path) -> Iterator[subprocess.Pope
 def _start(case: Case, folder: Path, delay: float | None, *, before: float = 0.0) -> Ended:
     """Run a command, and kill it so many seconds after its work began; None lets it end.
 
-    In a folder that shows the sign already, the work is taken to begin `before` seconds after the start.
+    In a folder that shows the sign already, the work is taken to begin when the sign changes, or else `before` seconds
+    after the start.
     """
     errors = folder.with_suffix(".errors")
     sign, result = _stamp(folder / case.sign), _stamp(folder / case.result)
@@ -286,7 +288,7 @@ def _start(case: Case, folder: Path, delay: float | None, *, before: float = 0.0
     with _process(case, folder, errors) as process:
         while process.poll() is None and time.monotonic() - begun < PATIENCE:
             now = time.monotonic()
-            if work is None and (_stamp(folder / case.sign) != sign if sign is None else now - begun >= before):
+            if work is None and (_stamp(folder / case.sign) != sign or (sign is not None and now - begun >= before)):
                 work = now
             if done is None and _stamp(folder / case.result) != result:
                 done = now
@@ -296,7 +298,8 @@ def _start(case: Case, folder: Path, delay: float | None, *, before: float = 0.0
         code = process.poll()
     now = time.monotonic()
     work = begun if work is None else work
-    return Ended(code, errors.read_text(errors="replace"), work - begun, (now if done is None else done) - work)
+    seconds = max((now if done is None else done) - work, SHORTEST)
+    return Ended(code, errors.read_text(errors="replace"), work - begun, seconds)
 
 
 def _stamp(path: Path) -> int | None:
