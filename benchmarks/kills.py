@@ -30,8 +30,8 @@ from defenses.store import ModelStore
 
 NAME = "kills"
 SEED = 20240601
-AGAIN = 0.7  # chance that a restart is killed as well
-MOST_KILLS = 5  # of one trial
+AGAIN = 0.8  # chance that a restart is killed as well
+MOST_KILLS = 8  # of one trial
 SHORTEST = 0.1  # seconds of work to draw a moment from
 PATIENCE = 1800.0  # seconds after which a run counts as hanging
 UNSTEADY = {"started", "seconds", "seconds_training", "timing"}
@@ -290,7 +290,9 @@ def _start(case: Case, folder: Path, delay: float | None, *, before: float = 0.0
             now = time.monotonic()
             if work is None and (_stamp(folder / case.sign) != sign or (sign is not None and now - begun >= before)):
                 work = now
-            if done is None and _stamp(folder / case.result) != result:
+            if _stamp(folder / case.result) in (None, result):
+                done = None  # it is made and removed at the beginning, to see whether it can be written
+            elif done is None:
                 done = now
             if delay is not None and work is not None and now - work >= delay:
                 break
