@@ -11,6 +11,7 @@ SHARE = 0.5
 """Part of the machine's memory that one file may fill unless the user says otherwise."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_MANY = 10**9  # GiB, beyond which it does not matter how many
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -57,9 +58,17 @@ def check_budget(needed: int, budget: int, what: str, *, error: type[Exception])
     """
     if needed > budget:
         raise error(
-            f"{printable(what)} would need {needed / 2**30:.1f} GiB of memory, and the budget is "
-            f"{budget / 2**30:.1f} GiB; check the file, or raise --max-memory"
+            f"{printable(what)} would need {_gib(needed)} GiB of memory, and the budget is {_gib(budget)} GiB; check "
+            "the file, or raise --max-memory"
         )
+
+
+def _gib(size: int) -> str:
+    """Return bytes in GiB to one decimal; by whole numbers, because a file may state more than a float can hold."""
+    if size >= _MANY * 2**30:
+        return f"more than {_MANY:,}"
+    tenths = (10 * size + 2**29) // 2**30
+    return f"{tenths // 10}.{tenths % 10}"
 
 
 def budget_of(text: str | None) -> int:
