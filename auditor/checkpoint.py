@@ -100,7 +100,7 @@ def read_checkpoint(path: str | Path, *, max_memory: int | None = None) -> Check
             found = _renamed(_unwrapped(contents.tree, shown, notes), shown, notes)
             _refuse_odd(found, shown)
             weights = _widened(_loaded(found, shown, read=contents.read, budget=budget), notes)
-    return Checkpoint(weights, digest, path.name, tuple(notes))
+    return Checkpoint(weights, digest, printable(path.name), tuple(notes))
 
 
 def fit_weights(module: Module, checkpoint: Checkpoint) -> Module:

@@ -1,7 +1,6 @@
 """A file of recorded outputs, read as the target of an audit: rows of records, with who was a member."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from defenses.errors import DataError
 from defenses.randomness import stream
 from defenses.records import Inclusion, Records, Split, Table
 from defenses.schemes.none import NoDefense
+from reports.untrusted import printable
 
 Float64Array = npt.NDArray[np.float64]
 _LEAST_PROBABILITY = 1e-12
@@ -44,43 +44,44 @@ def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
         DataError: If the file cannot be read, an array is missing, has another shape, or holds NaN.
     """
     path = setting.plan_folder / entry.path
+    shown = printable(path.name)
     arrays = read_scores(path, max_memory=setting.max_memory)
     digest = hashlib.sha256(b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
-    kind = _kind(arrays, path)
-    member = _flags(arrays, "member", path, axes=1)
+    kind = _kind(arrays, shown)
+    member = _flags(arrays, "member", shown, axes=1)
     rows = len(member)
     if not 2 <= rows <= MOST_RECORDS:
-        raise DataError(f"{path.name}: {rows} records; give 2 to {MOST_RECORDS}")
+        raise DataError(f"{shown}: {rows} records; give 2 to {MOST_RECORDS}")
     if not member.any() or member.all():
-        raise DataError(f"{path.name}: {int(member.sum())} of {rows} records are members; give members and non-members")
+        raise DataError(f"{shown}: {int(member.sum())} of {rows} records are members; give members and non-members")
     coins = entry.inclusion == "independent_coins"
     if coins:
         refuse_unfair(member)
     scale = _scale(arrays, kind)
-    logits = _logits(arrays, kind, "", (rows,), scale, path)
-    check_class_count(logits.shape[-1], rows, path.name)
-    label = _labels(arrays, "label", kind, rows, logits.shape[-1], path)
+    logits = _logits(arrays, kind, "", (rows,), scale, shown)
+    check_class_count(logits.shape[-1], rows, shown)
+    label = _labels(arrays, "label", kind, rows, logits.shape[-1], shown)
     order = stream(0, "order", digest).permutation(rows)  # members first would be the answer key
     z = len(arrays.get(f"population_{kind}", ()))
-    outside = _logits(arrays, kind, "population_", (z,), scale, path) if z else np.empty((0, logits.shape[-1]))
+    outside = _logits(arrays, kind, "population_", (z,), scale, shown) if z else np.empty((0, logits.shape[-1]))
     if outside.shape[-1] != logits.shape[-1]:
-        raise DataError(f"{path.name}: {logits.shape[-1]} classes for candidates, {outside.shape[-1]} for population")
+        raise DataError(f"{shown}: {logits.shape[-1]} classes for candidates, {outside.shape[-1]} for population")
     classes = logits.shape[-1]
     table = Table((), "label", tuple(str(value) for value in range(classes)))
-    owner = None if "owner" not in arrays else _whole(arrays["owner"], "owner", rows, path)[order]
-    candidates = Records(row_numbers(0, rows), label[order], classes, table, name=path.name, owner=owner)
+    owner = None if "owner" not in arrays else _whole(arrays["owner"], "owner", rows, shown)[order]
+    candidates = Records(row_numbers(0, rows), label[order], classes, table, name=shown, owner=owner)
     check_slices(plan.slices, candidates)
     population = None
     if z:
-        of_population = _labels(arrays, "population_label", kind, z, classes, path)
-        population = Records(row_numbers(rows, z), of_population, classes, table, name=path.name)
+        of_population = _labels(arrays, "population_label", kind, z, classes, shown)
+        population = Records(row_numbers(rows, z), of_population, classes, table, name=shown)
     included = member[order]
     target = Target(
         model=RecordedModel(np.concatenate([logits[order], outside])).eval(),
         candidates=candidates,
         digest=digest,
         population=population,
-        shadows=_shadows(arrays, kind, rows, z, scale, order, path),
+        shadows=_shadows(arrays, kind, rows, z, scale, order, shown),
         access=frozenset({Capability.LOGITS}),
     )
     return Subject(
@@ -103,38 +104,38 @@ def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
     )
 
 
-def _kind(arrays: Arrays, path: Path) -> str:
+def _kind(arrays: Arrays, shown: str) -> str:
     there = [kind for kind in KINDS if kind in arrays]
     if len(there) != 1:
-        raise DataError(f"{path.name}: it has {' and '.join(there) or 'none'} of {', '.join(KINDS)}; give exactly one")
+        raise DataError(f"{shown}: it has {' and '.join(there) or 'none'} of {', '.join(KINDS)}; give exactly one")
     return there[0]
 
 
-def _flags(arrays: Arrays, name: str, path: Path, *, axes: int) -> npt.NDArray[np.bool_]:
+def _flags(arrays: Arrays, name: str, shown: str, *, axes: int) -> npt.NDArray[np.bool_]:
     if name not in arrays:
-        raise DataError(f"{path.name}: {name} is missing; it says who was in training, 1 or 0")
+        raise DataError(f"{shown}: {name} is missing; it says who was in training, 1 or 0")
     if not np.isin(arrays[name], (0, 1)).all():
-        raise DataError(f"{path.name}: {name} holds other values than 0 and 1; give 1 for members and 0 for others")
+        raise DataError(f"{shown}: {name} holds other values than 0 and 1; give 1 for members and 0 for others")
     if arrays[name].ndim != axes:
-        raise DataError(f"{path.name}: {name} has shape {arrays[name].shape}; give it {axes} axes")
+        raise DataError(f"{shown}: {name} has shape {arrays[name].shape}; give it {axes} axes")
     return arrays[name].astype(np.bool_)
 
 
-def _whole(values: npt.NDArray[Any], name: str, rows: int, path: Path) -> npt.NDArray[np.int64]:
+def _whole(values: npt.NDArray[Any], name: str, rows: int, shown: str) -> npt.NDArray[np.int64]:
     exact = values.shape == (rows,) and (np.abs(values.astype(np.float64)) <= _EXACT).all()
     if not exact or (values != np.floor(values)).any():
-        raise DataError(f"{path.name}: {name} has shape {values.shape}; give {rows} whole numbers up to 2**53")
+        raise DataError(f"{shown}: {name} has shape {values.shape}; give {rows} whole numbers up to 2**53")
     return values.astype(np.int64)
 
 
-def _labels(arrays: Arrays, name: str, kind: str, rows: int, classes: int, path: Path) -> npt.NDArray[np.int64]:
+def _labels(arrays: Arrays, name: str, kind: str, rows: int, classes: int, shown: str) -> npt.NDArray[np.int64]:
     if kind in ("loss", "score"):  # these are about the true class already, which stands first
         return np.zeros(rows, dtype=np.int64)
     if name not in arrays:
-        raise DataError(f"{path.name}: {name} is missing; {kind} say nothing without the true class")
-    found = _whole(arrays[name], name, rows, path)
+        raise DataError(f"{shown}: {name} is missing; {kind} say nothing without the true class")
+    found = _whole(arrays[name], name, rows, shown)
     if found.min() < 0 or found.max() >= classes:
-        raise DataError(f"{path.name}: {name} reaches {found.min()}..{found.max()}; there are classes 0..{classes - 1}")
+        raise DataError(f"{shown}: {name} reaches {found.min()}..{found.max()}; there are classes 0..{classes - 1}")
     return found
 
 
@@ -148,40 +149,40 @@ def _scale(arrays: Arrays, kind: str) -> tuple[float, float]:
 
 
 def _logits(
-    arrays: Arrays, kind: str, prefix: str, shape: tuple[int, ...], scale: tuple[float, float], path: Path
+    arrays: Arrays, kind: str, prefix: str, shape: tuple[int, ...], scale: tuple[float, float], shown: str
 ) -> Float64Array:
     """Return recorded outputs as logits (*shape, C); of two classes, the true one first, where one number is given."""
     name = f"{prefix}{kind}"
     if name not in arrays:
-        raise DataError(f"{path.name}: {name} is missing; give what the candidates have for all models and records")
+        raise DataError(f"{shown}: {name} is missing; give what the candidates have for all models and records")
     values = np.asarray(arrays[name], dtype=np.float64)
     wide = kind in ("logits", "probabilities")
     if values.shape[: len(shape)] != shape or values.ndim != len(shape) + wide or (wide and values.shape[-1] < 2):
         wanted = ", ".join(map(str, shape)) + (", at least 2" if wide else "")
-        raise DataError(f"{path.name}: {name} has shape {values.shape}; want ({wanted})")
+        raise DataError(f"{shown}: {name} has shape {values.shape}; want ({wanted})")
     if kind == "logits":
         return values
     if kind == "probabilities":
         if (values < 0).any() or (values > 1).any():
-            raise DataError(f"{path.name}: {name} holds values outside [0, 1]")
+            raise DataError(f"{shown}: {name} holds values outside [0, 1]")
         return np.log(np.maximum(values, _LEAST_PROBABILITY))
     if kind == "loss" and (values < 0).any():
-        raise DataError(f"{path.name}: {name} holds negative losses; give cross-entropy losses, or score")
+        raise DataError(f"{shown}: {name} holds negative losses; give cross-entropy losses, or score")
     true = (values - scale[0]) / scale[1] if kind == "score" else -np.log(np.expm1(np.clip(values, _LEAST_LOSS, 700)))
     return np.stack([true, np.zeros_like(true)], axis=-1)
 
 
 def _shadows(
-    arrays: Arrays, kind: str, rows: int, z: int, scale: tuple[float, float], order: npt.NDArray[np.intp], path: Path
+    arrays: Arrays, kind: str, rows: int, z: int, scale: tuple[float, float], order: npt.NDArray[np.intp], shown: str
 ) -> RecordedShadows | None:
     if f"shadow_{kind}" not in arrays and "shadow_member" not in arrays:
         return None
-    members = _flags(arrays, "shadow_member", path, axes=2)
+    members = _flags(arrays, "shadow_member", shown, axes=2)
     if members.shape[1] != rows:
-        raise DataError(f"{path.name}: shadow_member has shape {members.shape}; want (shadows, {rows})")
+        raise DataError(f"{shown}: shadow_member has shape {members.shape}; want (shadows, {rows})")
     k = len(members)
-    logits = _logits(arrays, kind, "shadow_", (k, rows), scale, path)
-    outside = _logits(arrays, kind, "shadow_population_", (k, z), scale, path) if z else logits[:, :0]
+    logits = _logits(arrays, kind, "shadow_", (k, rows), scale, shown)
+    outside = _logits(arrays, kind, "shadow_population_", (k, z), scale, shown) if z else logits[:, :0]
     return RecordedShadows(logits[:, order], members[:, order], outside)
 
 

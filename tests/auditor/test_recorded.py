@@ -41,7 +41,8 @@ def outputs(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def plan(path: str, head: str = "") -> Plan:
-    return parse_plan(PLAN.format(head=f'title = "recorded"\nshadows = {K}\n{head}', path=path))
+    written = path.replace("\x1b", "\\u001b").replace("\n", "\\n")
+    return parse_plan(PLAN.format(head=f'title = "recorded"\nshadows = {K}\n{head}', path=written))
 
 
 def audit(arrays: dict[str, np.ndarray], folder: Path, head: str = "", name: str = "scores.npz"):  # type: ignore[no-untyped-def]
@@ -165,6 +166,13 @@ def test_a_file_that_does_not_fit_is_refused(what: str, tmp_path: Path) -> None:
     spoil(arrays)
     with pytest.raises(DataError, match=said):
         audit(arrays, tmp_path)
+
+
+def test_the_name_of_a_file_does_not_reach_the_terminal_as_it_is(tmp_path: Path) -> None:
+    arrays = outputs() | {"member": np.ones(N)}
+    with pytest.raises(DataError, match="400 of 400 records are members") as caught:
+        audit(arrays, tmp_path, name="a\x1b[2J\n.npz")
+    assert str(caught.value).isprintable()
 
 
 def test_a_plan_with_more_than_scores_is_refused(tmp_path: Path) -> None:
