@@ -1,6 +1,6 @@
 """The candidates of an audit of planted data: all canaries and their coins, from the sealed file."""
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from auditor.setting import Setting
 from auditor.sources import load_source
 from defenses.errors import DataError
 from defenses.records import Inclusion, Records
+from reports.parsing import read_json
+from reports.untrusted import printable, quoted
 
 
 def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
@@ -60,12 +62,16 @@ def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
 
 def _beside(sealed: Sealed, path: Path) -> Records:
     """Return the planted data without canaries, after making sure that it is what was planted."""
-    folder = path if (path / PUBLIC).is_file() else path.parent
-    if (folder / PUBLIC).is_file():
+    # Whatever stands under that name is looked at: what is no file there, `_agree` refuses.
+    folder = path if os.path.lexists(path / PUBLIC) else path.parent
+    if os.path.lexists(folder / PUBLIC):
         _agree(sealed, folder / PUBLIC)
     if folder == path:
         path = path / sealed.data
-    found = read_back(path, sealed.reading, like=sealed.candidates)
+    try:
+        found = read_back(path, sealed.reading, like=sealed.candidates)
+    except ValueError as error:
+        raise DataError(f"the planted data cannot be read as the sealed file says: {error}") from error
     if data_digest(found) != sealed.data_digest:
         raise DataError(
             f"{path} is not the data that these canaries were planted in, or was changed since; name the planted data, "
@@ -77,12 +83,12 @@ def _beside(sealed: Sealed, path: Path) -> Records:
 
 
 def _agree(sealed: Sealed, path: Path) -> None:
-    try:
-        said = json.loads(path.read_text())["commitment"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}); restore it, or leave it out") from None
+    found, shown = read_json(path, error=DataError), printable(str(path))
+    said = found.get("commitment") if isinstance(found, dict) else None
+    if not isinstance(said, str):
+        raise DataError(f"{shown} is damaged, because it holds no commitment; restore it, or leave it out")
     if said != sealed.commitment:
         raise DataError(
-            f"{path} holds the commitment {said}, and the sealed file opens to {sealed.commitment}: it is the sealed "
-            "file of other data, or was made anew; use the one that belongs to this data"
+            f"{shown} holds the commitment {quoted(said)}, and the sealed file opens to {sealed.commitment}: it is "
+            "the sealed file of other data, or was made anew; use the one that belongs to this data"
         )

@@ -91,7 +91,7 @@ def plant(
     _refuse_inside(secret, out, original if original.is_dir() else None)
     _refuse_in_use(out)
     # A link in place of the sealed file is not followed: it would be something that is there.
-    with staged(out.resolve()) as data, staged(secret.parent.resolve() / secret.name) as sealed:
+    with staged(_real(out)) as data, staged(_real(secret.parent) / secret.name) as sealed:
         undo_unfinished(data, sealed)
         try:
             refuse_taken(out, secret)
@@ -147,11 +147,16 @@ def _make(kind: Kind, drawn: Drawn, *, form: Form, data: Staging, sealed: Stagin
 
 def _refuse_inside(secret: Path, *folders: Path | None) -> None:
     for folder in folders:
-        if folder is not None and secret.resolve().is_relative_to(folder.resolve()):
+        if folder is not None and _real(secret).is_relative_to(_real(folder)):
             raise PlanError(
                 f"the sealed file {secret} would lie in the data's folder {folder}, where the training can "
                 "read it; put it somewhere else"
             )
+
+
+def _real(path: Path) -> Path:
+    """Return an absolute path without links; a link to itself, at which `Path.resolve` fails, stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 def _refuse_in_use(out: Path) -> None:

@@ -12,7 +12,6 @@ Planted data never stand without their sealed file. A lock is the kernel's, whic
 """
 
 import errno
-import json
 import os
 import shutil
 import stat
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from auditor.canaries.sealed import Sealed
 from defenses.errors import DataError, PlanError
+from reports.parsing import read_json
 
 PUBLIC = "planted.json"
 """What is said in public beside the planted data."""
@@ -155,7 +155,7 @@ def _sealed_without_data(data: Staging) -> Path | None:
     """Return the sealed file whose data are still hidden here, or None."""
     try:
         path = Path((data.folder / SEALED_AT).read_text())
-        hidden = json.loads((data.content / PUBLIC).read_text())["commitment"]
+        hidden = read_json(data.content / PUBLIC, error=DataError)["commitment"]
         return path if Sealed.read(path).commitment == hidden else None
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None  # it was stopped earlier than that, or the file is that of another planting
@@ -185,7 +185,7 @@ def refuse_taken(out: Path, secret: Path) -> None:
 
 def _belong_together(out: Path, secret: Path) -> bool:
     try:
-        said = json.loads((out / PUBLIC).read_text())["commitment"]
+        said = read_json(out / PUBLIC, error=DataError)["commitment"]
         return bool(Sealed.read(secret).commitment == said)
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return False

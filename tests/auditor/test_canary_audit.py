@@ -223,6 +223,40 @@ def test_what_cannot_be_trusted_is_refused(folder: Path, what: str, words: str) 
 
 
 @pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "planted.json is a FIFO"),
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5000, "thousands of digits"),
+        ("[]", "holds no commitment"),
+        ('{"commitment": 1}', "holds no commitment"),
+        ('{"commitment": "\\u001b[2J"}', r"'\x1b[2J', and the sealed file"),
+    ],
+)
+def test_what_is_said_in_public_is_read_with_care(folder: Path, content: str | None, words: str) -> None:
+    public = folder / "planted" / "planted.json"
+    public.unlink()
+    if content is None:
+        os.mkfifo(public)
+    else:
+        public.write_text(content)
+    (folder / "plan.toml").write_text(PLAN + 'data = "planted"\n')
+    found = auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    assert found.exit_code == 2, found.output
+    assert words in found.stderr
+    again = auditor("plant", "digits", "--out", "planted", "--secret", "coins.sealed", "--canaries", "60", "--quiet")
+    assert "coins.sealed is there already" in again.stderr
+
+
+def test_planted_data_that_the_sealed_file_cannot_describe_are_refused(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "plan.toml").write_text(PLAN + 'data = "empty"\n')
+    found = auditor("audit", "plan.toml", "--out", "one", "--quiet")
+    assert found.exit_code == 2, found.output
+    assert "cannot be read as the sealed file says" in found.stderr
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         (PLAN + TRAINING, "needs data under .checkpoint."),
