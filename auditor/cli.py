@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+NOT_PLANTED = "Nothing was planted; what was half made is removed by the next call with the same --out and --secret."
+
 EXIT_CODES = (
     "Exit codes: 0 pass; 1 a limit is exceeded or a claim contradicted; 2 usage or plan error; 3 inconclusive; "
     "4 an attack failed, so the audit is incomplete; 5 a baseline that cannot be compared."
@@ -126,7 +128,7 @@ def plant(
     debug: Debug = False,
 ) -> None:
     """Plant canaries into a data set by fair coins, so that your own training on it can be audited afterwards."""
-    with guarded(debug=debug):
+    with guarded(debug=debug, stopped=NOT_PLANTED):
         from auditor.canaries.request import find_kind, reach, read_request
         from auditor.display import shown_progress
 

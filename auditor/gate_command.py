@@ -1,11 +1,12 @@
 """`auditor gate`: the command; it imports nothing heavy at all, because a CI job waits for it."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from auditor.guarded import Debug, guarded
+from auditor.guarded import LONGEST, Debug, guarded
 from auditor.terminal import say
 
 
@@ -20,6 +21,7 @@ def gate(
 ) -> None:
     """Turn a report into an exit code; loads no model and runs no code of the plan."""
     with guarded(debug=debug, stopped="Nothing is kept."):
+        from reports.exit_codes import ExitCode
         from reports.files import forget, write_whole
         from reports.gate import gate as judge
         from reports.markdown import to_markdown
@@ -27,6 +29,7 @@ def gate(
         from reports.record import Report
         from reports.to_junit import to_junit
         from reports.to_sarif import to_sarif
+        from reports.untrusted import printable
 
         outputs = [path for path in (junit, sarif, markdown) if path is not None]
         _apart(outputs, [path for path in (report, policy, baseline) if path is not None])
@@ -37,6 +40,8 @@ def gate(
         result = judge(found, read_policy(policy), earlier)
         text = to_markdown(result)
         say(text)
+        if result.exit_code is ExitCode.USAGE:
+            say(f"auditor: {printable(result.sentence, longest=LONGEST)}", err=True)
         if junit is not None:
             write_whole(junit, to_junit(result))
         if sarif is not None:
@@ -50,10 +55,9 @@ def _apart(outputs: list[Path], inputs: list[Path]) -> None:
     """Refuse to write over what is read, or twice to one file."""
     from reports.errors import ReportError
 
-    read, wanted = (
-        {path.resolve() for path in inputs},
-        [path.resolve() for path in outputs if not path.is_char_device()],
-    )
+    # Unlike Path.resolve, realpath leaves a link to itself as it is; it is refused where it is opened.
+    read = {os.path.realpath(path) for path in inputs}
+    wanted = [os.path.realpath(path) for path in outputs if not path.is_char_device()]
     for path in wanted:
         if path in read or wanted.count(path) > 1:
             raise ReportError(f"{path} is named twice; give each file that is read or written a name of its own")

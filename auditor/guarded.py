@@ -16,7 +16,8 @@ import typer
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
-_LONGEST = 1_500  # characters of a message
+LONGEST = 1_500
+"""Characters of a message."""
 
 KEPT = "What is trained is kept: the same command goes on from there."
 
@@ -67,8 +68,8 @@ def in_words(error: Exception) -> tuple[str, int]:
             f"{said}; give a path that can be read and written" if mendable else said
         ), 2 if mendable else 4
     if _is_expected(error):
-        return printable(str(error), longest=_LONGEST), 2
-    said = printable(f"internal error, {type(error).__name__}: {error}", longest=_LONGEST)
+        return printable(str(error), longest=LONGEST), 2
+    said = printable(f"internal error, {type(error).__name__}: {error}", longest=LONGEST)
     return f"{said} (--debug shows where)", 4
 
 

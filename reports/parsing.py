@@ -52,8 +52,7 @@ def read_toml(path: Path, *, error: type[Exception]) -> dict[str, Any]:
     Raises:
         error: If it is no regular file, is too large, or `parse_toml` refuses its content.
     """
-    with open_regular(path, error=error, most=MOST_TOML) as file:
-        return parse_toml(file.read(MOST_TOML + 1), what=str(path), error=error)
+    return parse_toml(_content(path, most=MOST_TOML, error=error), what=str(path), error=error)
 
 
 def parse_toml(text: str | bytes, *, what: str, error: type[Exception]) -> dict[str, Any]:
@@ -93,8 +92,7 @@ def read_json(path: Path, *, error: type[Exception]) -> Any:
     Raises:
         error: If it is no regular file, is too large, or `parse_json` refuses its content.
     """
-    with open_regular(path, error=error, most=MOST_JSON) as file:
-        return parse_json(file.read(MOST_JSON + 1), what=str(path), error=error)
+    return parse_json(_content(path, most=MOST_JSON, error=error), what=str(path), error=error)
 
 
 def parse_json(text: str | bytes, *, what: str, error: type[Exception]) -> Any:
@@ -133,6 +131,13 @@ def and_more(said: list[str], total: int) -> str:
     """Join sentences about problems, and say how many more there are."""
     more = total - len(said)
     return "; ".join(said) + (f"; and {more:,} more problem{'s' * (more > 1)}" if more > 0 else "")
+
+
+def _content(path: Path, *, most: int, error: type[Exception]) -> bytes:
+    # The guard is for files that open and cannot be read, such as some of /proc, or of a disk that fails.
+    remedy = "give another file"
+    with open_regular(path, error=error, most=most) as file, guarded(str(path), error=error, remedy=remedy):
+        return file.read(most + 1)
 
 
 def _decoded(text: str | bytes, *, what: str, most: int, error: type[Exception]) -> str:

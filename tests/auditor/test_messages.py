@@ -141,6 +141,25 @@ def test_the_gate_writes_whole_files_and_no_escapes(gated: Path) -> None:
     assert not list(gated.glob("*.part"))
 
 
+def test_the_gate_says_on_standard_error_why_it_decides_nothing(gated: Path) -> None:
+    (gated / "policy.toml").write_text('[[rules]]\nmeasure = "\\u001b[2J"\nmaximum = 1\n')
+    found = call(gated)
+    assert found.exit_code == 2
+    assert found.stderr.startswith("auditor: The policy does not fit the report")
+    assert found.stderr.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("target", ["policy.toml", "/proc/self/mem"])
+@pytest.mark.parametrize("command", ["gate", "render"])
+def test_links_that_open_and_cannot_be_read_are_refused(command: str, target: str, gated: Path) -> None:
+    name = "policy.toml" if command == "gate" else "report.json"
+    (gated / name).unlink()
+    (gated / name).symlink_to(target.replace("policy.toml", name))
+    found = call(gated) if command == "gate" else CliRunner().invoke(app, ["render", str(gated / name)])
+    assert found.exit_code == 2
+    assert f"{name} cannot be read" in found.stderr
+
+
 def test_the_gate_leaves_no_earlier_decision_behind(gated: Path) -> None:
     (gated / "j.xml").write_text("green")
     (gated / "policy.toml").write_text("maximum = nan")
@@ -177,3 +196,27 @@ def test_a_file_that_cannot_be_written_whole_is_what_it_was(tmp_path: Path, monk
         write_whole(path, "after")
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["x.md"]
+
+
+def test_ctrl_c_says_that_nothing_was_planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("auditor.canaries.plant._make", stopped)
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["plant", "digits", "--out", "o", "--secret", "s", "--canaries", "60", "--quiet"])
+    assert found.exit_code == 130
+    assert "Stopped. Nothing was planted" in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("goals", [("loop", "s"), ("o", "loop")])
+def test_a_link_to_itself_is_refused(goals: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    found = CliRunner().invoke(
+        app, ["plant", "digits", "--out", goals[0], "--secret", goals[1], "--canaries", "60", "--quiet"]
+    )
+    assert found.exit_code == 2
+    assert "; give" in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
