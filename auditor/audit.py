@@ -32,6 +32,7 @@ from auditor.slices import Part, parts
 from auditor.step_bounds import StepAudit
 from auditor.subject import Question, Subject
 from auditor.trained import trained_subject
+from auditor.workplace import CLAIMS
 from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from reports.record import (
@@ -202,7 +203,7 @@ def _attack(
     attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], plan: Plan, setting: Setting
 ) -> list[Evidence]:
     """Run attacks on a subject; their randomness derives from data, model and plan, so it cannot be drawn again."""
-    found, kept = [], KeptClaims(setting.workplace.kept("claims"))
+    found, kept = [], KeptClaims(setting.workplace.kept(CLAIMS))
     for attack, required in attacks:
         question = chosen(attack, questions)
         digests = (question.target.digest, question.target.candidates.digest)

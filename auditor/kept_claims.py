@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,11 @@ from attacks.threat_model import Target
 from auditor.resolve import parameters_of
 from auditor.subject import Question
 from defenses.code_digest import digest_of_folders, digest_of_training
+from defenses.errors import PlanError
 from defenses.storage import Storage
+from reports.untrusted import printable
+
+logger = logging.getLogger(__name__)
 
 _KEPT: Mapping[str, type[Claim]] = {
     kind.__name__: kind for kind in (MembershipScores, Reconstructions, Guesses, Predicates)
@@ -75,7 +80,7 @@ class KeptClaims:
         return claim, float(about["seconds"])
 
     def keep(self, key: str, claim: Claim, seconds: float) -> None:
-        """Keep a claim, if it is of a kind that can be."""
+        """Keep a claim, if it is of a kind that can be; one that cannot be written is made again the next time."""
         if type(claim).__name__ not in _KEPT:
             return
         values = vars(claim)
@@ -84,4 +89,7 @@ class KeptClaims:
         about = json.dumps({"kind": type(claim).__name__, "plain": plain, "seconds": seconds})
         content = io.BytesIO()
         np.savez(content, about=np.array(about), **arrays)
-        self.storage.write(content.getvalue(), f"{key}.claim")
+        try:
+            self.storage.write(content.getvalue(), f"{key}.claim")
+        except (OSError, PlanError) as error:  # the attack has run all the same, and what it found counts
+            logger.warning("a claim is not kept: %s", printable(str(error)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ __all__ = ["Workplace", "write_private", "write_whole"]
 
 logger = logging.getLogger(__name__)
 
-SECRETS = "secrets"
+SECRETS, MODELS, CLAIMS, GENERATORS = PARTS = ("secrets", "models", "claims", "generators")
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,16 @@ class Workplace:
         folder: Where everything is kept.
 
     Raises:
-        PlanError: If others than this user own, read or change the folder.
+        PlanError: If others than this user own, read or change the folder, or a part of it.
     """
 
     folder: Path
 
     def __post_init__(self) -> None:
         private_folder(self.folder)
+        for part in PARTS:
+            if os.path.lexists(self.folder / part):  # better known now than when the first item is to be written
+                private_folder(self.folder / part)
 
     @property
     def authenticator(self) -> Authenticator:
@@ -46,7 +50,7 @@ class Workplace:
 
     def store(self) -> ModelStore:
         """Return the store of trained models."""
-        return ModelStore(self.folder / "models", authenticator=self.authenticator)
+        return ModelStore(self.folder / MODELS, authenticator=self.authenticator)
 
     def kept(self, name: str, *, durable: bool = False) -> Folder:
         """Return the part of the folder that keeps one kind of item.

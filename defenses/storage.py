@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from defenses.authentication import Authenticator, read_regular
+from defenses.authentication import Authenticator
 from defenses.errors import PlanError
 from defenses.private_files import private_folder, write_private
 
@@ -44,8 +44,7 @@ class Folder:
 
     def read(self, name: str) -> bytes | None:
         """Return the item of that name, or None."""
-        sealed = read_regular(self.path / name)
-        return None if sealed is None else self.authenticator.open(sealed, name)
+        return self.authenticator.read(self.path / name, name)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 from auditor.cli import app
 from auditor.workplace import Workplace
 from defenses.architectures import Architecture
+from defenses.authentication import HEAD_SIZE
 
 MODEL = '[model]\narchitecture = "mlp"\noptions = { hidden = [32] }\n'
 TRAINING = "[training]\nepochs = 40\nbatch_size = 20\nlearning_rate = 0.05\nmomentum = 0.9\n"
@@ -373,12 +374,12 @@ def test_scores_that_are_replaced_between_two_runs_do_not_change_the_verdict(fol
     assert claims
     for path in claims:
         content = path.read_bytes()
-        archive = io.BytesIO(content[32:])
+        archive = io.BytesIO(content[HEAD_SIZE:])
         with np.load(archive) as file:
             fields = dict(file)
         forged = io.BytesIO()
         np.savez(forged, **fields | {"scores": np.zeros_like(fields["scores"])})
-        path.write_bytes(content[:32] + forged.getvalue())
+        path.write_bytes(content[:HEAD_SIZE] + forged.getvalue())
     second = auditor("audit", "plan.toml", "--out", "two", "--quiet")
     assert (first.exit_code, second.exit_code) == (1, 1)
     assert without_timing(folder / "one") == without_timing(folder / "two")

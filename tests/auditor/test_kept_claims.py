@@ -86,3 +86,16 @@ def test_scores_that_somebody_else_put_there_are_not_believed(tmp_path: Path) ->
     assert kept.find("m") is not None
     for name in ("forged", "renamed", "changed", "cut", "empty", "fifo"):
         assert kept.find(name) is None, name
+
+
+@pytest.mark.parametrize("there", ["file", "open folder", "folder of that name"])
+def test_a_claim_that_cannot_be_kept_is_no_failure(there: str, tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    if there == "file":
+        folder.write_text("")
+    else:
+        (folder / "m.claim").mkdir(parents=True)
+        folder.chmod(0o777 if there == "open folder" else 0o700)
+    kept = KeptClaims(Folder(folder, KEY))
+    kept.keep("m", MembershipScores(np.zeros(2)), 1.0)
+    assert kept.find("m") is None

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from hostile import modest
 
 from auditor.workplace import Workplace, write_private, write_whole
 from defenses.authentication import Authenticator, _authenticator, state_folder, user_authenticator
@@ -38,12 +39,39 @@ def test_a_secret_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> No
     assert place.secret_seed("a" * 64) == Workplace(tmp_path).secret_seed("a" * 64)
 
 
+def test_a_file_without_end_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Workplace(tmp_path / "work")
+    before = place.record_key()
+    with (tmp_path / "work" / "secrets" / "record-key").open("ab") as file:
+        file.truncate(2**42)  # to read it would take an hour
+    with modest(64):
+        assert place.record_key() != before
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with (state_folder() / "key").open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(PlanError, match="must hold 32 bytes"):
+        user_authenticator()
+
+
 @pytest.mark.parametrize("mode", [0o750, 0o701, 0o722, 0o777])
 def test_a_folder_that_others_can_reach_is_refused(mode: int, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(mode)
     with pytest.raises(PlanError, match=f"mode {mode:04o}.*chmod 700"):
+        Workplace(folder)
+
+
+@pytest.mark.parametrize("part", ["secrets", "models", "claims"])
+def test_a_part_that_others_can_reach_is_refused_before_anything_is_done(part: str, tmp_path: Path) -> None:
+    folder = Workplace(tmp_path / "work").folder
+    (folder / part).mkdir()
+    (folder / part).chmod(0o777)
+    with pytest.raises(PlanError, match=f"{part} has mode 0777"):
+        Workplace(folder)
+    (folder / part).rmdir()
+    (folder / part).symlink_to(part)
+    with pytest.raises(PlanError, match=f"{part} is not a folder"):
         Workplace(folder)
 
 
