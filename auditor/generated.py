@@ -15,6 +15,7 @@ from auditor.plan_parts import Generator
 from auditor.released import release
 from auditor.setting import Setting
 from auditor.subject import Question
+from auditor.workplace import GENERATORS
 from defenses.accounting import price
 from defenses.code_digest import digest_of_folders, digest_of_training
 from defenses.defense import Defense, History
@@ -54,7 +55,7 @@ def generated(
     rule = defense.gradient(lots)
     content = _content(members, training, defense, entry, setting)
     seed = setting.root(plan, content) if seed is None else seed
-    kept, name = setting.workplace.kept("generators"), f"{_key(content, seed)}.generator"
+    kept, name = setting.workplace.kept(GENERATORS), f"{_key(content, seed)}.generator"
     found = _read(kept.read(name))
     if found is None:
         try:

@@ -16,7 +16,7 @@ from defenses.store import ModelStore
 
 logger = logging.getLogger(__name__)
 
-SECRETS, MODELS, CLAIMS = PARTS = ("secrets", "models", "claims")
+SECRETS, MODELS, CLAIMS, GENERATORS = PARTS = ("secrets", "models", "claims", "generators")
 
 
 @dataclass(frozen=True)
