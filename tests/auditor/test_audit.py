@@ -114,7 +114,7 @@ def test_an_audit_that_is_stopped_has_been_an_attempt(folder: Path, monkeypatch:
     """Otherwise an owner could stop each run that looks bad, and report the first that does not."""
     monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
 
-    def stopped(*given: object) -> None:
+    def stopped(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -91,10 +91,15 @@ def _high(above: int, total: int) -> float:
     return high
 
 
-def test_the_digest_of_the_data_is_of_use_in_one_workplace_alone(overfit: Audit, tmp_path: Path) -> None:
+def test_the_digest_of_the_data_is_of_use_to_one_user_alone(
+    overfit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = parse_plan(OVERFIT.replace("epochs = 60", "epochs = 1"))
-    settings = [Setting(Workplace(tmp_path / name), device="cpu") for name in ("a", "b")]
-    digests = [run_audit(plan, setting).report.subject.data_digest for setting in (*settings, settings[0])]
+    digests = []
+    for user, folder in (("one", "a"), ("two", "b"), ("one", "c")):
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / user))
+        found = run_audit(plan, Setting(Workplace(tmp_path / folder), device="cpu"))
+        digests.append(found.report.subject.data_digest)
     assert digests[0] == digests[2] != digests[1]
     (entry,) = overfit.evidence
     assert entry.question.target.candidates.digest not in overfit.report.to_json()

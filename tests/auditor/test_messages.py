@@ -187,11 +187,10 @@ def test_a_file_that_cannot_be_written_whole_is_what_it_was(tmp_path: Path, monk
     path = tmp_path / "x.md"
     path.write_text("before")
 
-    def full(self: Path, content: bytes) -> int:
-        self.touch()
-        raise OSError(28, "No space left on device", str(self))
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("defenses.private_files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_whole(path, "after")
     assert path.read_text() == "before"
