@@ -149,14 +149,14 @@ class Reference:
 
 
 def run(settings: Settings) -> dict[str, Any]:
-    trials = settings.rounds(full=50, quick=1)
+    kills = settings.rounds(full=50, quick=1)
     rng = np.random.default_rng(SEED)
     rows = []
     for case in CASES:
         with tempfile.TemporaryDirectory(prefix="kills-") as scratch, _own_state(scratch):
-            rows.append(_measure(case, Path(scratch), trials, rng))
+            rows.append(_measure(case, Path(scratch), kills, rng))
         note(f"  {rows[-1]}")
-    settled = {"trials": trials, "quick": settings.quick, "seed": SEED, "again": AGAIN, "most_kills": MOST_KILLS}
+    settled = {"kills of each": kills, "quick": settings.quick, "seed": SEED, "again": AGAIN, "most_kills": MOST_KILLS}
     return {"settings": settled, "unit": "counts", "rows": rows}
 
 
@@ -179,14 +179,16 @@ def _own_state(scratch: str) -> Iterator[None]:
             os.environ["XDG_STATE_HOME"] = before
 
 
-def _measure(case: Case, scratch: Path, trials: int, rng: np.random.Generator) -> dict[str, Any]:
+def _measure(case: Case, scratch: Path, least: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Run trials until the command was killed `least` times, and no more trials than that."""
     reference = _reference(case, scratch)
-    row: dict[str, Any] = {"case": case.name, "trials": trials, "seconds of work": round(reference.ended.seconds, 1)}
-    row |= dict.fromkeys(("kills", "resumed", "different", "failed", "tracebacks", "left over"), 0)
+    row: dict[str, Any] = {"case": case.name, "seconds of work": round(reference.ended.seconds, 1)}
+    row |= dict.fromkeys(("trials", "kills", "resumed", "different", "failed", "tracebacks", "left over"), 0)
     row["after a kill"] = {}
     reach = reference.ended.seconds  # of the moments; less where the machine has become faster since
-    for number in range(trials):
-        folder = _prepared(case, scratch / f"trial{number}", reference.layouts)
+    while row["kills"] < least and row["trials"] < least:
+        folder = _prepared(case, scratch / f"trial{row['trials']}", reference.layouts)
+        row["trials"] += 1
         kills = 0
         while True:
             killing = kills == 0 or (kills < MOST_KILLS and rng.random() < AGAIN)
