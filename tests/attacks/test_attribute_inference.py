@@ -183,6 +183,7 @@ def test_columns_that_cannot_be_guessed_are_refused() -> None:
         AttributeInference("home", "oracle")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_on_adult_beside_art(data_dir: Path) -> None:
     # What the literature finds: nearly all is imputation; a network that knows its records adds a few points on them.
     from auditor.datasets import load

@@ -184,6 +184,7 @@ def test_features_are_searched_in_units_of_their_range() -> None:
         assert worst(claim, x).max() < error
 
 
+@pytest.mark.slow
 def test_inverting_gradients_sees_through_relus_where_dlg_does_not(data_dir: Path) -> None:
     mnist = datasets.load("mnist", data_dir=data_dir).take(np.arange(300, 304))
     network = Architecture("cnn", {"activation": "relu"}).build((1, 28, 28), 10, seed=1).eval()

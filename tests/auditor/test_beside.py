@@ -190,6 +190,7 @@ maximum = 0.9
 """
 
 
+@pytest.mark.slow
 def test_a_generator_of_few_records_repeats_them_and_a_private_one_does_not(tmp_path: Path) -> None:
     leaky = audited(GENERATOR.format(scheme=""), tmp_path)
     found = results(leaky)["released_copies"]

@@ -54,6 +54,7 @@ def audit(setting: Setting, more: str) -> Audit:
     return run_audit(parse_plan(PLAN + more), setting)
 
 
+@pytest.mark.slow
 def test_steps_of_a_sound_scheme_imply_most_of_what_is_proved(setting: Setting) -> None:
     report = audit(setting, SCHEME + "epsilon = 8.0\n" + WATCHED).report
     implied, proved = report.epsilons.implied, report.epsilons.proved

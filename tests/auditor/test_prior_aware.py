@@ -27,6 +27,7 @@ def job(defense: DPSGD, *, batch_size: int = 10) -> Job:
     return Job(recipe, defense, records)
 
 
+@pytest.mark.slow
 def test_sound_training_comes_near_the_bound_and_not_above_it() -> None:
     found = audit_reconstruction(job(DPSGD(noise_multiplier=1.0)), candidates=8, trials=400, seed=1)
     assert found.success.value is not None

@@ -363,6 +363,7 @@ def test_no_setting_passes_is_said_with_the_nearest_figure(tmp_path: Path) -> No
     assert "the limit being 0.6" in found.headline
 
 
+@pytest.mark.slow
 def test_usual_attacks_have_canaries_beside_them(tmp_path: Path) -> None:
     """A plan that lists no attacks is tuned by membership attacks and by gradient canaries in the steps."""
     given = tomllib.loads(PLAN + '[[limits]]\nmeasure = "auc"\nmaximum = 0.65\n' + TUNE.replace("[8, 0.01]", "[8]"))
@@ -393,6 +394,7 @@ def test_the_command_ends_with_the_code_of_the_outcome_and_leaves_no_old_answer(
     assert not (out / "tuning.json").exists()
 
 
+@pytest.mark.slow
 def test_a_private_selection_is_priced_and_tells_only_the_best_try(tmp_path: Path) -> None:
     given = content(f"[tune]{SELECTION}", limit=0.68)
     given["data"]["population"] = 200
