@@ -36,7 +36,7 @@ from auditor.trained import trained_subject
 from auditor.workplace import CLAIMS
 from defenses.ensemble import module_logits
 from defenses.randomness import stream
-from reports.record import (
+from reports.records.report import (
     AttackStatus,
     Estimate,
     GalleryItem,

@@ -6,7 +6,7 @@ from attacks.protocol import ExtractedModel, Guesses, MembershipScores, Predicat
 from auditor.evidence import Evidence
 from auditor.plan import Plan
 from auditor.subject import Subject
-from reports.record import AttackStatus
+from reports.records.report import AttackStatus
 
 WORDS_OF: Mapping[type, str] = {
     MembershipScores: "membership inference",

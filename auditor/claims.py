@@ -18,8 +18,8 @@ from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
 from defenses.records import BoolArray, Inclusion, IntArray
-from reports.record import Estimate, Finding, Status
-from reports.wording import exact_percent
+from reports.pages.wording import exact_percent
+from reports.records.report import Estimate, Finding, Status
 
 CLAIM, PROOF, STEP, REBUILT = "PA001", "PA002", "PA003", "PA004"
 MORE = "docs/findings.md"

@@ -172,7 +172,7 @@ def render(
     """Write report.html and summary.md again from a report.json."""
     with guarded(debug=debug):
         from auditor.output import write_readable
-        from reports.record import Report
+        from reports.records.report import Report
 
         page = write_readable(Report.read(report), out or report.parent)
         say(page)

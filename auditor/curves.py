@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.intervals import bracketed_tpr, check_open_unit, check_scores
-from reports.record import Histogram, RocCurve
+from reports.records.report import Histogram, RocCurve
 
 _FAR = 1e290  # widths of bins are finite and not zero within this
 

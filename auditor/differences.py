@@ -6,7 +6,7 @@ import numpy as np
 
 from auditor import metrics
 from auditor.intervals import Float64Array, binomial_lower, binomial_upper, check_open_unit
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 Interval = tuple[float, float, float]  # value, low, high
 

@@ -26,7 +26,7 @@ from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray
-from reports.record import AttackStatus, Estimate
+from reports.records.report import AttackStatus, Estimate
 from reports.untrusted import printable
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 
 from auditor import metrics
 from auditor.evidence import Evidence
-from reports.record import ExposedRecord
+from reports.records.report import ExposedRecord
 
 EXPOSED = 10
 

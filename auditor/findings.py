@@ -21,8 +21,8 @@ from auditor.reconstructed import by_chance, flagged
 from auditor.step_bounds import StepAudit
 from auditor.subject import Subject
 from defenses.errors import PlanError
-from reports.record import AttackStatus, Estimate, Finding, Status
-from reports.wording import amount, confidence, exact_percent, interval, limit
+from reports.pages.wording import amount, confidence, exact_percent, interval, limit
+from reports.records.report import AttackStatus, Estimate, Finding, Status
 
 LEAK, FAILED, LEFT_OUT = "PA010", "PA090", "PA091"
 LEAK_OF: Mapping[type, str] = {

@@ -9,7 +9,7 @@ import numpy as np
 from attacks.protocol import Reconstructions
 from auditor.evidence import Evidence
 from defenses.records import FloatArray, Image, Records, Table
-from reports.record import GalleryItem, Picture
+from reports.records.report import GalleryItem, Picture
 
 SHOWN = 8
 

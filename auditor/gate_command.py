@@ -23,12 +23,12 @@ def gate(
     with guarded(debug=debug, stopped="Nothing is kept."):
         from auditor.result_files import forget, write_whole
         from reports.exit_codes import ExitCode
-        from reports.gate import gate as judge
-        from reports.markdown import to_markdown
-        from reports.policy import read_policy
-        from reports.record import Report
-        from reports.to_junit import to_junit
-        from reports.to_sarif import to_sarif
+        from reports.gate.gate import gate as judge
+        from reports.gate.policy import read_policy
+        from reports.gate.to_junit import to_junit
+        from reports.gate.to_sarif import to_sarif
+        from reports.pages.markdown import to_markdown
+        from reports.records.report import Report
         from reports.untrusted import printable
 
         outputs = [path for path in (junit, sarif, markdown) if path is not None]

@@ -21,8 +21,8 @@ from auditor.two_sides import Crossing, blind_baseline, crossing, nearest_neighb
 from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray, Records
-from reports.grounds import HOLDOUT, SIDES
-from reports.record import AttackStatus, Estimate, Finding, Status
+from reports.records.grounds import HOLDOUT, SIDES
+from reports.records.report import AttackStatus, Estimate, Finding, Status
 
 SIGNIFICANCE = 0.01
 """Chance with which each of the two findings doubts an honest owner."""

@@ -9,7 +9,7 @@ from attacks.threat_model import LABEL, Target
 from auditor.differences import gap, paired_estimate, share_estimate
 from auditor.intervals import Float64Array
 from defenses.records import BoolArray, IntArray, Records, Table
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 ADVANTAGE, GAP = "guess_advantage", "guess_gap"
 ACCURACY, WITHOUT = "guess_accuracy", "guess_accuracy_without_target"

@@ -11,7 +11,7 @@ from typing import Literal
 from auditor.bound_types import BoundKind, EpsilonBound
 from auditor.metrics import ADVANTAGE, AUC, SIMILARITY, SIMILARITY_GAP, describe
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
-from reports.record import Estimate, Status
+from reports.records.report import Estimate, Status
 
 
 @dataclass(frozen=True)

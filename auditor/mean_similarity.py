@@ -6,7 +6,7 @@ import numpy.typing as npt
 from auditor.bounded_mean import bounded_mean
 from auditor.reconstructed import Reconstructed
 from defenses.records import BoolArray
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 METHOD = "betting on the mean of bounded values"
 

@@ -24,7 +24,7 @@ from auditor.intervals import (
     dkw_width,
 )
 from defenses.records import BoolArray
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 AUC = "auc"
 ADVANTAGE = "advantage"

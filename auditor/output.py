@@ -9,9 +9,9 @@ import numpy as np
 from auditor.audit import Audit
 from auditor.result_files import write_whole
 from defenses.private_files import write_private
-from reports.html import render
-from reports.markdown import summary
-from reports.record import Report
+from reports.pages.markdown import summary
+from reports.pages.report_page import render
+from reports.records.report import Report
 
 FILES = ("report.json", "report.html", "summary.md", "scores.npz")
 

@@ -29,7 +29,7 @@ from defenses.records import BoolArray, IntArray
 from defenses.sampling import poisson_lots, shuffled_lots
 from defenses.training import resolve_device, train
 from defenses.updates import Tensors
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 THRESHOLD_MOVES = (
     "scheme {!r} moves its clipping threshold from step to step, which this attack does not follow; leave it out, or "

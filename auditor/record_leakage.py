@@ -14,7 +14,7 @@ import numpy.typing as npt
 from auditor import metrics
 from auditor.intervals import Float64Array, check_open_unit
 from defenses.records import BoolArray
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 FALSE_POSITIVE_RATE = 0.01
 _BLOCK = 2**23  # labels that are shuffled at once

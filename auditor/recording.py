@@ -30,7 +30,7 @@ from auditor.subject import Subject
 from auditor.trusted import taken_on_trust
 from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
-from reports.record import (
+from reports.records.report import (
     AttackResult,
     AttackStatus,
     BoundRecord,
@@ -45,7 +45,7 @@ from reports.record import (
     Status,
     Timing,
 )
-from reports.record import Subject as SubjectRecord
+from reports.records.report import Subject as SubjectRecord
 
 LIBRARIES = ("privacy-auditor", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 

@@ -9,7 +9,7 @@ from auditor import metrics
 from auditor.differences import gap
 from auditor.intervals import Float64Array
 from defenses.records import BoolArray, IntArray
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 RATE, OUTSIDE, ADVANTAGE = "singling_out_rate", "singling_out_rate_outside", "singling_out_advantage"
 

@@ -9,7 +9,7 @@ from auditor.evidence import Evidence
 from auditor.plan import nearest
 from defenses.errors import PlanError
 from defenses.records import BoolArray, Column, IntArray, Records, Table
-from reports.record import Slice
+from reports.records.report import Slice
 
 CLASS, CORRECT = "class", "correct"
 SMALLEST = 10  # members, and non-members, below which a part says nothing

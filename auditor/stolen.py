@@ -11,7 +11,7 @@ from auditor.differences import paired_estimate, share_estimate
 from auditor.intervals import Float64Array
 from defenses.ensemble import module_logits
 from defenses.records import IntArray
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 FIDELITY, ADVANTAGE, WITHOUT = "fidelity", "fidelity_advantage", "fidelity_without_target"
 

@@ -7,8 +7,8 @@ from attacks.shadows import ShadowSource
 from auditor.plan import Plan
 from auditor.plan_parts import Checkpoint
 from auditor.subject import Subject
-from reports.grounds import HOLDOUT, SIDES, Trusted
-from reports.record import Finding
+from reports.records.grounds import HOLDOUT, SIDES, Trusted
+from reports.records.report import Finding
 
 _NOT_COMMITTED = "That the sealed file is the one from before the training: the plan names no commitment."
 

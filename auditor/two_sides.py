@@ -13,7 +13,7 @@ import torch
 
 from auditor import metrics
 from defenses.records import BoolArray, IntArray
-from reports.estimate import Estimate
+from reports.records.estimate import Estimate
 
 Float64Array = npt.NDArray[np.float64]
 

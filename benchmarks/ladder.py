@@ -86,7 +86,7 @@ def figure_of(result: dict[str, Any]) -> str:
     """Return the figure (SVG): what each audit shows against what is proved, its ceiling, and the seconds it takes."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    from reports.drawing import COLORS, INK, LINES, canvas, to_svg
+    from reports.pages.drawing import COLORS, INK, LINES, canvas, to_svg
 
     audits: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(result["rows"], key=lambda row: row["proved"]):

@@ -66,7 +66,7 @@ def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
     from auditor.plan import load_plan, parse_plan
     from auditor.setting import Setting
     from auditor.workplace import Workplace
-    from reports.record import AttackStatus
+    from reports.records.report import AttackStatus
 
     plans = [parse_plan(QUICK)] if settings.quick else [load_plan(path) for path in sorted(PLANS.glob("*.toml"))]
     named = os.environ.get("AUDITOR_DATA")

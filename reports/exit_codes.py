@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Iterable
 
-from reports.record import AttackStatus, Report, Status
+from reports.records.report import AttackStatus, Report, Status
 
 
 class ExitCode(enum.IntEnum):

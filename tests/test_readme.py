@@ -15,7 +15,7 @@ from auditor.plan import load_plan
 from auditor.resolve import resolve_attacks, resolve_defense
 from auditor.tune.looking import asked_of
 from auditor.tune.plan import load_tune_plan
-from reports.gate import load_policy
+from reports.gate.gate import load_policy
 
 ROOT = Path(__file__).parent.parent
 PLANS = sorted([*ROOT.glob("examples/**/*.toml"), *ROOT.glob("auditor/demo_plans/*.toml")])

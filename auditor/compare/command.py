@@ -10,7 +10,7 @@ from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 from auditor.terminal import say
 
 if TYPE_CHECKING:
-    from reports.comparison import ComparedRun
+    from reports.records.comparison import ComparedRun
 
 EPILOG = (
     "Exit codes: 0 nothing promised is contradicted; 1 something is; 2 usage or plan error; 4 a run failed, so the "
@@ -40,8 +40,8 @@ def compare(
         from auditor.result_files import write_whole
         from auditor.setting import Setting
         from auditor.workplace import Workplace
-        from reports.comparison import Place, place_of
-        from reports.comparison_page import comparison_markdown, headline, render_comparison
+        from reports.pages.comparison_page import comparison_markdown, headline, render_comparison
+        from reports.records.comparison import Place, place_of
 
         chosen = load_compare_plan(plan)
         folder = out or Path(f"compare-{plan.stem}")

@@ -23,9 +23,9 @@ from auditor.resolve import (
 from auditor.setting import Setting
 from defenses.errors import AuditError, TrainingError
 from defenses.progress import Progress
-from reports.comparison import ComparedRun, Comparison
 from reports.exit_codes import report_exit_code
-from reports.record import Report
+from reports.records.comparison import ComparedRun, Comparison
+from reports.records.report import Report
 
 AUC = "auc"
 

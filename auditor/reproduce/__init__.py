@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from auditor.setting import Setting
-    from reports.reproduction import Reproduction
+    from reports.records.reproduction import Reproduction
 
 
 class Experiment(Protocol):

@@ -15,8 +15,8 @@ from defenses.tables.domains import Domain
 from defenses.tables.fidelity import code_distances
 from defenses.tables.frames import codes_of
 from defenses.tables.margins import Margin, margins_of
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Row, Series, compared
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Row, Series, compared
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -39,7 +39,7 @@ def reproduce(
         from auditor.setting import Setting
         from auditor.workplace import Workplace
         from defenses.errors import PlanError
-        from reports.reproduction_page import render_reproduction, reproduction_markdown
+        from reports.pages.reproduction_page import render_reproduction, reproduction_markdown
 
         known = experiments()
         if paper.upper() not in known:

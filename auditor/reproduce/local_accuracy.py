@@ -26,9 +26,9 @@ from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.local_dp import LocalDP
 from defenses.schemes.none import NoDefense
-from reports import wording
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Outcome, Row, Series, compared
+from reports.pages import wording
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Outcome, Row, Series, compared
 
 PUBLIC, MODELS, EPOCHS, BATCH_SIZE = 2_000, 3, 5, 256
 KEPT = 0.02  # accuracy counts as kept within two points of no protection

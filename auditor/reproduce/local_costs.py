@@ -24,7 +24,7 @@ from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.local_dp import LocalDP
 from defenses.schemes.none import NoDefense
 from defenses.training import train
-from reports.estimate import Estimate
+from reports.records.estimate import Estimate
 
 LEVEL = 0.95
 Float64Array = npt.NDArray[np.float64]

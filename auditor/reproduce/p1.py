@@ -19,8 +19,8 @@ from auditor.setting import Setting
 from defenses.architectures import Architecture
 from defenses.progress import Progress
 from defenses.sampling import Lots
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Reproduction, Row, Series, compared
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Reproduction, Row, Series, compared
 
 DEFAULT_SCALE = 0.5
 NODES, RECORDS_PER_NODE, REPETITIONS = (1, 3, 10, 30, 100, 300, 1_000), 32, 5

@@ -21,8 +21,8 @@ from defenses.randomness import derive
 from defenses.sampling import Lots
 from defenses.schemes.layerwise_dp import STATED_DELTA, STATED_EPSILON
 from defenses.schemes.none import NoDefense
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Outcome, Reproduction, Row, Series, compared
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Outcome, Reproduction, Row, Series, compared
 
 DEFAULT_SCALE = 0.4
 SIGMAS = (8.0, 4.0, 2.0)

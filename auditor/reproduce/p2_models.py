@@ -33,7 +33,7 @@ from defenses.schemes.none import NoDefense
 from defenses.store import model_of
 from defenses.training import train
 from defenses.updates import SGD, Tensors
-from reports.estimate import Estimate
+from reports.records.estimate import Estimate
 
 CLIP, COMPONENTS = 4.0, 60  # the paper's
 PUBLIC, MEMBERS = 5_000, 55_000  # of the 60,000 training images

@@ -37,8 +37,8 @@ from defenses.schemes.marginals import Marginals
 from defenses.schemes.none import NoDefense
 from defenses.tables import Ways
 from defenses.updates import Adam
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Reproduction, Row, compared
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Reproduction, Row, compared
 
 DEFAULT_SCALE = 1.0
 MODELS = 3

@@ -28,8 +28,8 @@ from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.updates import SGD, UpdateRule
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Reproduction, Row, Series, compared
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Reproduction, Row, Series, compared
 
 DEFAULT_SCALE = 0.05
 EPSILON, DELTA, LEVEL = 8.0, 1e-5, 0.95

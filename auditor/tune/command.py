@@ -10,7 +10,7 @@ from auditor.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 from auditor.terminal import say
 
 if TYPE_CHECKING:
-    from reports.tuning import Look
+    from reports.records.tuning import Look
 
 EPILOG = (
     "Exit codes: 0 a setting was found, or all pass; 1 none passes, or what passes is not accurate enough; 2 usage or "
@@ -39,7 +39,7 @@ def tune(
         from auditor.tune.plan import load_tune_plan
         from auditor.tune.run import run_tuning
         from auditor.workplace import Workplace
-        from reports.tuning_page import look_in_words, render_tuning, tuning_markdown
+        from reports.pages.tuning_page import look_in_words, render_tuning, tuning_markdown
 
         chosen = load_tune_plan(plan)
         folder = out or Path(f"tune-{plan.stem}")

@@ -9,8 +9,8 @@ from scipy import stats
 
 from auditor import metrics
 from auditor.judge import judge_leak
-from reports.record import Estimate, Status
-from reports.tuning import Look, Probe, Stage
+from reports.records.report import Estimate, Status
+from reports.records.tuning import Look, Probe, Stage
 
 STEPS = "white_box"
 EPSILON = "epsilon"

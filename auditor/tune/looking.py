@@ -25,8 +25,8 @@ from auditor.tune.power import sight
 from auditor.tune.price import event_of_generator
 from defenses.errors import TrainingError
 from defenses.progress import Progress
-from reports.record import AttackStatus, Estimate, Finding, GuaranteeRecord, Status
-from reports.tuning import Look, Sight, Stage
+from reports.records.report import AttackStatus, Estimate, Finding, GuaranteeRecord, Status
+from reports.records.tuning import Look, Sight, Stage
 
 GENERATORS = ("participant_gan",)
 

@@ -20,8 +20,8 @@ from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
 from defenses.randomness import stream
 from defenses.records import BoolArray
-from reports.record import Estimate
-from reports.tuning import Sight
+from reports.records.report import Estimate
+from reports.records.tuning import Sight
 
 PLANTINGS, SURELY = 20, 16
 _DRAWS = 25

@@ -11,7 +11,7 @@ from auditor.resolve import resolve_defense
 from defenses.accounting import account
 from defenses.defense import History
 from defenses.guarantee import Unaccounted
-from reports.tuning import Outcome, Tuning
+from reports.records.tuning import Outcome, Tuning
 
 
 def event_of_generator(plan: Plan) -> Any | None:

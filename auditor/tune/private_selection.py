@@ -30,7 +30,7 @@ from defenses.guarantee import Neighboring, Unaccounted
 from defenses.progress import Progress
 from defenses.randomness import stream
 from defenses.records import Records
-from reports.tuning import Selection
+from reports.records.tuning import Selection
 
 
 def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...], setting: Setting) -> Selection:

@@ -33,7 +33,7 @@ from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
 from defenses.private_files import write_private
 from defenses.records import Records
-from reports.tuning import Look, Outcome, Selection, Tuning
+from reports.records.tuning import Look, Outcome, Selection, Tuning
 
 MODEL = "model.safetensors"
 

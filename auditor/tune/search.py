@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from auditor.tune.walk import bisection, fixed_sequence, looks_of_bisection
-from reports.record import Status
-from reports.tuning import Look, Outcome, Stage
+from reports.records.report import Status
+from reports.records.tuning import Look, Outcome, Stage
 
 FIXED, BISECTION, SELECTION = "fixed_sequence", "bisection", "private_selection"
 

@@ -1,9 +1,9 @@
 """What a tuning came to, in words with its numbers."""
 
-from reports import wording
 from reports.measures import measure
-from reports.record import Status
-from reports.tuning import Look, Outcome, Probe, Tuning
+from reports.pages import wording
+from reports.records.report import Status
+from reports.records.tuning import Look, Outcome, Probe, Tuning
 
 EPSILON = "epsilon"
 

@@ -7,7 +7,7 @@ import test_hostile_plans as of_plans
 import test_hostile_reports as of_reports
 from hostile_case import NO_FILES, TRAINING, Case, Content, Scene, numbered, parameters, sparse
 
-from reports.record import Report
+from reports.records.report import Report
 
 DATA = 'title = "p"\n[data]\nsource = "digits"\npool = 40\n'
 CODE = ("os:system", "subprocess:Popen", "builtins:eval", "runpy:run_path", "evil:go", "torch.hub:load", "os:getcwd")

@@ -14,8 +14,8 @@ from auditor.setting import Setting
 from auditor.workplace import Workplace
 from defenses.architectures import Architecture
 from defenses.errors import DataError, PlanError
-from reports.html import render
-from reports.record import AttackStatus, Report, Status
+from reports.pages.report_page import render
+from reports.records.report import AttackStatus, Report, Status
 
 TRAINED = """
 title = "bad input"

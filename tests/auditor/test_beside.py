@@ -20,8 +20,8 @@ from defenses.architectures import Architecture
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian
 from defenses.records import Column, Image, Records, Table
-from reports.html import render
-from reports.record import AttackResult, AttackStatus, Report, Status
+from reports.pages.report_page import render
+from reports.records.report import AttackResult, AttackStatus, Report, Status
 
 BASE = """
 title = "t"

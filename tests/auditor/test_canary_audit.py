@@ -29,7 +29,7 @@ from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
 from defenses.errors import DataError, PlanError
 from defenses.records import Inclusion
-from reports.toml_text import toml_text
+from reports.pages.toml_text import toml_text
 
 ROOT = Path(__file__).parents[2]
 PLAN = (

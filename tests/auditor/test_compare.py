@@ -22,8 +22,8 @@ from defenses.events import PureDpEvent
 from defenses.guarantee import Guarantee
 from defenses.schemes import schemes
 from defenses.schemes.none import NoDefense
-from reports.comparison import Comparison, Place, place_of
-from reports.comparison_page import comparison_markdown, headline, render_comparison
+from reports.pages.comparison_page import comparison_markdown, headline, render_comparison
+from reports.records.comparison import Comparison, Place, place_of
 
 PLAN = """
 title = "digits under schemes"

@@ -23,7 +23,7 @@ from defenses.guarantee import Guarantee, Neighboring
 from defenses.records import Image, Inclusion, Records, Split, Table
 from defenses.schemes.none import NoDefense
 from defenses.store import ModelStore
-from reports.record import AttackStatus, Status
+from reports.records.report import AttackStatus, Status
 
 PLAN = """
 title = "t"

@@ -12,10 +12,10 @@ from auditor.plan import load_plan
 from auditor.setting import Setting
 from auditor.workplace import Workplace
 from reports.exit_codes import report_exit_code
-from reports.gate import Policy, gate
-from reports.html import render
-from reports.markdown import summary
-from reports.record import Finding, Report, Status
+from reports.gate.gate import Policy, gate
+from reports.pages.markdown import summary
+from reports.pages.report_page import render
+from reports.records.report import Finding, Report, Status
 
 BOTH = "".join(f'[checkpoint.{side}]\nsource = "{side}.npz"\n' for side in ("members", "nonmembers"))
 PLAN = (

@@ -19,8 +19,8 @@ from auditor.plan import load_plan, parse_plan, parse_table
 from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
 from auditor.tune.plan import tune_plan
 from defenses.errors import PlanError
+from reports.pages.toml_text import toml_text
 from reports.parsing import parse_toml
-from reports.toml_text import toml_text
 
 BASE = """
 title = "hostile"

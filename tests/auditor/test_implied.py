@@ -13,9 +13,9 @@ from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from reports.html import render
-from reports.markdown import summary
-from reports.record import Report, Status
+from reports.pages.markdown import summary
+from reports.pages.report_page import render
+from reports.records.report import Report, Status
 
 PLAN = """
 title = "watched"

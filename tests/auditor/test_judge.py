@@ -14,7 +14,7 @@ from auditor.judge import judge_claim, judge_leak
 from auditor.metrics import advantage, auc, baseline_of, measure_name, tpr_at_fpr
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
 from defenses.records import Inclusion
-from reports.record import Estimate, Status
+from reports.records.report import Estimate, Status
 
 ADD, REPLACE = Neighboring.ADD_REMOVE, Neighboring.REPLACE_ONE
 VIOLATED, CONSISTENT = Status.VIOLATED, Status.CONSISTENT

@@ -33,7 +33,7 @@ from auditor.metrics import (
     rate,
     tpr_at_fpr,
 )
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 Array = npt.NDArray[Any]
 normal = stats.norm

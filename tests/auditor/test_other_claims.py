@@ -15,7 +15,7 @@ from auditor.singled_out import join_predicates
 from auditor.subject import Question
 from defenses.progress import OnProgress, silent
 from defenses.records import Column, IntArray, Records, Table
-from reports.record import AttackStatus, Estimate
+from reports.records.report import AttackStatus, Estimate
 
 N = 600
 SEX, AGE = Column("sex", ("f", "m"), 0, 1, 0, 2), Column("age", (), 17, 90, 2, 1)

@@ -16,7 +16,7 @@ from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from reports.record import Status
+from reports.records.report import Status
 
 
 def job(defense: DPSGD, *, batch_size: int = 10) -> Job:

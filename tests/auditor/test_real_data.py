@@ -8,7 +8,7 @@ from auditor.audit import Audit, run_audit
 from auditor.plan import Plan, load_plan
 from auditor.setting import Setting
 from auditor.workplace import Workplace
-from reports.record import Status
+from reports.records.report import Status
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

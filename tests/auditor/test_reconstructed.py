@@ -18,8 +18,8 @@ from auditor.workplace import Workplace
 from defenses.architectures import Architecture
 from defenses.progress import OnProgress, silent
 from defenses.records import Image, Records
-from reports.html import render
-from reports.record import AttackStatus, Report
+from reports.pages.report_page import render
+from reports.records.report import AttackStatus, Report
 
 N = 400
 

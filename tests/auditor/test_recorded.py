@@ -13,7 +13,7 @@ from auditor.plan import Plan, parse_plan
 from auditor.setting import Setting
 from auditor.workplace import Workplace
 from defenses.errors import DataError, NotApplicableError, PlanError
-from reports.record import AttackStatus, Status
+from reports.records.report import AttackStatus, Status
 
 N, K, Z, C = 400, 8, 200, 3
 PLAN = '{head}\n[scores]\npath = "{path}"\n'

@@ -11,8 +11,8 @@ from auditor.plan import parse_plan
 from auditor.setting import Setting
 from auditor.workplace import Workplace
 from defenses.errors import DataError, PlanError
-from reports.html import render
-from reports.record import AttackStatus, Report, Status
+from reports.pages.report_page import render
+from reports.records.report import AttackStatus, Report, Status
 
 PLAN = """
 title = "t"

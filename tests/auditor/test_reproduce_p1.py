@@ -26,8 +26,8 @@ from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.local_dp import LocalDP
-from reports.estimate import Estimate
-from reports.reproduction import Outcome, Reproduction
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Outcome, Reproduction
 
 ROOT = Path(__file__).parents[2]
 rng = np.random.default_rng(5)

@@ -26,8 +26,8 @@ from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.layerwise_dp import LayerwiseDP, LayerwiseGaussian
 from defenses.schemes.none import NoDefense
 from defenses.training import Job, train
-from reports.estimate import Estimate
-from reports.reproduction import Outcome, Reproduction
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Outcome, Reproduction
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "broken" / "layerwise_dp.py"
 

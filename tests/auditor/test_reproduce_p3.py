@@ -16,7 +16,7 @@ from defenses.modes import Mode
 from defenses.records import Records
 from defenses.schemes.marginals import Marginals
 from defenses.tables import Ways
-from reports.reproduction import Outcome, Row
+from reports.records.reproduction import Outcome, Row
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "broken" / "marginals.py"
 

@@ -23,7 +23,7 @@ from defenses.records import Image, Records
 from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
 from defenses.training import train
-from reports.reproduction import Outcome, Reproduction
+from reports.records.reproduction import Outcome, Reproduction
 
 
 def images(n: int, labels: int = 3) -> Records:

@@ -18,7 +18,7 @@ from auditor.setting import Setting
 from auditor.workplace import Workplace
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
-from reports.record import Report, Status
+from reports.records.report import Report, Status
 
 PLAN = """
 title = "t"

@@ -14,7 +14,7 @@ from auditor.slices import SMALLEST, check_slices, parts, slices
 from auditor.subject import Question
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
-from reports.record import AttackStatus
+from reports.records.report import AttackStatus
 
 SEX, AGE = Column("sex", ("f", "m"), 0, 1, 0, 2), Column("age", (), 17, 90, 2, 1)
 

@@ -26,7 +26,7 @@ from defenses.guarantee import Neighboring
 from defenses.records import BoolArray, Inclusion, IntArray, Records, Split, Table
 from defenses.schemes.none import NoDefense
 from defenses.store import ModelStore
-from reports.record import AttackStatus, Status
+from reports.records.report import AttackStatus, Status
 
 
 def records(n: int, owner: np.ndarray[Any, Any] | None = None) -> Records:

@@ -30,9 +30,9 @@ from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from reports.record import Status
-from reports.tuning import Look, Outcome, Stage, Tuning
-from reports.tuning_page import render_tuning, tuning_markdown
+from reports.pages.tuning_page import render_tuning, tuning_markdown
+from reports.records.report import Status
+from reports.records.tuning import Look, Outcome, Stage, Tuning
 
 PLAN = """
 title = "digits"

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from auditor.tune.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
-from reports.record import Estimate, Status
-from reports.tuning import Look, Stage
+from reports.records.report import Estimate, Status
+from reports.records.tuning import Look, Stage
 
 AUC, TPR = Asked("lira", "LiRA", "auc", 0.6), Asked("rmia", "RMIA", "auc", 0.6)
 GAN = Asked("participant_gan", "Participant's GAN", "auc", 0.6, faint=True)

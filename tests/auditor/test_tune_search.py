@@ -11,8 +11,8 @@ from auditor import metrics
 from auditor.tune.judging import Asked, Facts, Figures, judge_setting
 from auditor.tune.search import BISECTION, FIXED, error_of_look, looks_at_most, search
 from auditor.tune.walk import bisection, fixed_sequence, looks_of_bisection
-from reports.record import Estimate, Status
-from reports.tuning import Look, Outcome, Stage
+from reports.records.report import Estimate, Status
+from reports.records.tuning import Look, Outcome, Stage
 
 LIMIT = 0.55
 PROBE = Asked("attack", "An attack", "auc", LIMIT)

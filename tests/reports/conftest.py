@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from report_samples import inconclusive_data, leaky_data, private_data, undecided_data
 
-from reports.record import Report
+from reports.records.report import Report
 
 
 @pytest.fixture

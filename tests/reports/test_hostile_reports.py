@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from report_samples import leaky_data, private_data
 
 from reports.errors import ReportError
-from reports.gate import gate, to_junit, to_markdown, to_sarif
-from reports.html import render
-from reports.markdown import summary
-from reports.policy import Policy, load_policy
-from reports.record import Report
-from reports.toml_text import toml_text
+from reports.gate.gate import gate, to_junit, to_markdown, to_sarif
+from reports.gate.policy import Policy, load_policy
+from reports.pages.markdown import summary
+from reports.pages.report_page import render
+from reports.pages.toml_text import toml_text
+from reports.records.report import Report
 
 POLICY = """
 required_attacks = ["lira"]

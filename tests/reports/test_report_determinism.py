@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from reports.record import Report
+from reports.records.report import Report
 
 ROOT = Path(__file__).parents[2]
 
 RENDER = """
 import sys
 from pathlib import Path
-from reports.gate import gate, load_policy, to_junit, to_markdown, to_sarif
-from reports.html import render
-from reports.markdown import summary
-from reports.record import Report
-from reports.schema import schema_json
+from reports.gate.gate import gate, load_policy, to_junit, to_markdown, to_sarif
+from reports.pages.report_page import render
+from reports.pages.markdown import summary
+from reports.records.report import Report
+from reports.records.schema import schema_json
 
 lines = ["[[rules]]", 'measure = "tpr_at_fpr_0.01"', "maximum = 0.03", "[[rules]]", 'measure = "auc"', "maximum = 0.6"]
 policy = load_policy("\\n".join(lines))
@@ -64,10 +64,12 @@ def test_the_same_records_give_the_same_bytes(leaky: Report, private: Report, tm
     assert first == second
 
 
-@pytest.mark.parametrize("module", ["reports.gate", "reports.record", "reports.exit_codes", "reports.markdown"])
+@pytest.mark.parametrize(
+    "module", ["reports.gate.gate", "reports.records.report", "reports.exit_codes", "reports.pages.markdown"]
+)
 def test_the_gate_loads_nothing_heavy(module: str) -> None:
     assert run(LOADED.format(module=module)) == b""
 
 
 def test_the_figures_load_no_torch() -> None:
-    assert {b"torch", b"torchvision", b"art"}.isdisjoint(run(LOADED.format(module="reports.html")).split())
+    assert {b"torch", b"torchvision", b"art"}.isdisjoint(run(LOADED.format(module="reports.pages.report_page")).split())

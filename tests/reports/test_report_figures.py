@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from reports import figures
-from reports.drawing import Drawing
-from reports.record import Report
+from reports.pages import figures
+from reports.pages.drawing import Drawing
+from reports.records.report import Report
 
 
 def well_formed(drawing: Drawing | None) -> Drawing:

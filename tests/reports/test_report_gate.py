@@ -9,9 +9,9 @@ import pytest
 from report_samples import TPR, policy_text
 
 from reports.exit_codes import ExitCode, report_exit_code, worst
-from reports.gate import gate, load_policy
-from reports.gate_result import GateResult, Outcome
-from reports.record import Report
+from reports.gate.gate import gate, load_policy
+from reports.gate.gate_result import GateResult, Outcome
+from reports.records.report import Report
 
 Change = Callable[..., Report]
 

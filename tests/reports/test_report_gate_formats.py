@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reports.gate import gate, load_policy, to_junit, to_markdown, to_sarif
-from reports.gate_result import GateResult
-from reports.markdown import escape, summary
-from reports.record import Report
+from reports.gate.gate import gate, load_policy, to_junit, to_markdown, to_sarif
+from reports.gate.gate_result import GateResult
+from reports.pages.markdown import escape, summary
+from reports.records.report import Report
 
 POLICY = """
 required_attacks = ["lira"]

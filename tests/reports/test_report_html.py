@@ -4,13 +4,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from report_page.parser import HTMLParser
 
-from reports import html
-from reports.record import Report
+from reports.pages import report_page
+from reports.records.report import Report
 
 _rendered: dict[str, str] = {}
 
@@ -19,7 +19,7 @@ def render(report: Report) -> str:
     """Render each record once: it is a pure function, and most of these tests look at the same four pages."""
     key = report.to_json()
     if key not in _rendered:
-        _rendered[key] = html.render(report)
+        _rendered[key] = report_page.render(report)
     return _rendered[key]
 
 

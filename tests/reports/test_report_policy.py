@@ -4,8 +4,8 @@ import pytest
 from report_samples import policy_text
 
 from reports.errors import ReportError
-from reports.gate import gate, load_policy
-from reports.record import Report
+from reports.gate.gate import gate, load_policy
+from reports.records.report import Report
 
 
 @pytest.mark.parametrize(

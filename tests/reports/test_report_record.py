@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from reports.errors import ReportError
-from reports.record import Estimate, Histogram, Report, RocCurve
-from reports.schema import report_schema, schema_json
+from reports.records.report import Estimate, Histogram, Report, RocCurve
+from reports.records.schema import report_schema, schema_json
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "schema" / "report.schema.json"
 
@@ -99,7 +99,7 @@ def test_a_malformed_record_names_the_place(leaky: Report) -> None:
 
 def test_committed_schema_is_current() -> None:
     assert COMMITTED.read_text(encoding="utf-8") == schema_json(), (
-        "reports/record.py changed: run `python -m reports.schema docs/schema/report.schema.json`"
+        "reports/records/report.py changed: run `python -m reports.records.schema docs/schema/report.schema.json`"
     )
 
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from reports import wording
 from reports.measures import measure
-from reports.record import Estimate, Status
-from reports.toml_text import toml_text
+from reports.pages import wording
+from reports.pages.toml_text import toml_text
+from reports.records.report import Estimate, Status
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reports.estimate import Estimate
-from reports.reproduction import Chart, Outcome, Reproduction, Row, Series, compared
-from reports.reproduction_page import (
+from reports.pages.reproduction_page import (
     headline,
     ours_in_words,
     paper_in_words,
     render_reproduction,
     reproduction_markdown,
 )
+from reports.records.estimate import Estimate
+from reports.records.reproduction import Chart, Outcome, Reproduction, Row, Series, compared
 
 
 def figure(value: float) -> Estimate:

@@ -6,10 +6,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from reports import wording
-from reports.comparison import ComparedRun, Comparison, Place, place_of
-from reports.drawing import COLORS, FAINT, INK, LINES, MEMBERS, NONMEMBERS, Drawing, canvas, label, to_svg
-from reports.reproduction import Chart
+from reports.pages import wording
+from reports.pages.drawing import COLORS, FAINT, INK, LINES, MEMBERS, NONMEMBERS, Drawing, canvas, label, to_svg
+from reports.records.comparison import ComparedRun, Comparison, Place, place_of
+from reports.records.reproduction import Chart
 
 _LEAST = 1e-2  # smaller epsilons are drawn here: nothing was shown
 _LEGEND_INSIDE = 4  # with more series than that it would hide some of them

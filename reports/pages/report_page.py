@@ -4,12 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from reports import figures, markdown, wording
 from reports.measures import EPSILON
-from reports.page import fill
-from reports.reading import attacks_in_order, attacks_left_out, carrying_finding, worst_first
-from reports.record import GalleryItem, Report
-from reports.toml_text import toml_text
+from reports.pages import figures, markdown, wording
+from reports.pages.page import fill
+from reports.pages.reading_order import attacks_in_order, attacks_left_out, carrying_finding, worst_first
+from reports.pages.toml_text import toml_text
+from reports.records.report import GalleryItem, Report
 
 
 def render(report: Report) -> str:

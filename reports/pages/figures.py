@@ -8,12 +8,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from reports import wording
-from reports.drawing import COLORS, FAINT, INK, LINES, MEMBERS, NONMEMBERS, Drawing, canvas, label, to_svg
-from reports.markdown import bound_in_words, guarantee_in_words
 from reports.measures import EPSILON, measure
-from reports.reading import attacks_in_order, carrying_finding, worst_first
-from reports.record import AttackResult, Finding, Report, RocCurve
+from reports.pages import wording
+from reports.pages.drawing import COLORS, FAINT, INK, LINES, MEMBERS, NONMEMBERS, Drawing, canvas, label, to_svg
+from reports.pages.markdown import bound_in_words, guarantee_in_words
+from reports.pages.reading_order import attacks_in_order, carrying_finding, worst_first
+from reports.records.report import AttackResult, Finding, Report, RocCurve
 
 _SMALLEST_RATE = 1e-6
 

@@ -6,9 +6,9 @@ import math
 import re
 from typing import Any
 
-from reports.grounds import Trusted
 from reports.measures import Scale, measure
-from reports.record import Estimate, Finding, Status
+from reports.records.grounds import Trusted
+from reports.records.report import Estimate, Finding, Status
 
 STATUS_WORDS = {
     Status.VIOLATED: "Claim contradicted",

@@ -8,17 +8,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from reports import wording
-from reports.baseline import increase_row
 from reports.exit_codes import ExitCode, worst
-from reports.gate_result import EXIT_CODES, GateResult, Outcome, Row
-from reports.grounds import GROUNDS
-from reports.markdown import to_markdown
+from reports.gate.baseline import increase_row
+from reports.gate.gate_result import EXIT_CODES, GateResult, Outcome, Row
+from reports.gate.policy import Policy, Rule, load_policy, nearest
+from reports.gate.to_junit import to_junit
+from reports.gate.to_sarif import to_sarif
 from reports.measures import EPSILON, KNOWN_NAMES, measure
-from reports.policy import Policy, Rule, load_policy, nearest
-from reports.record import AttackResult, AttackStatus, Estimate, Finding, Report, Status
-from reports.to_junit import to_junit
-from reports.to_sarif import to_sarif
+from reports.pages import wording
+from reports.pages.markdown import to_markdown
+from reports.records.grounds import GROUNDS
+from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report, Status
 
 __all__ = ["GateResult", "Policy", "Rule", "gate", "load_policy", "to_junit", "to_markdown", "to_sarif"]
 

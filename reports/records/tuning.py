@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from reports.document import Document
-from reports.estimate import Estimate, Strict
 from reports.exit_codes import ExitCode
-from reports.record import Status
+from reports.records.document import Document
+from reports.records.estimate import Estimate, Strict
+from reports.records.report import Status
 
 TUNING_VERSION = "1.0"
 

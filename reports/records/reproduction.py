@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from reports.estimate import Estimate, Strict
+from reports.records.estimate import Estimate, Strict
 
 REPRODUCTION_VERSION = "1.0"
 

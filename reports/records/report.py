@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from reports.document import Document
 from reports.errors import ReportError
-from reports.estimate import Count as Count
-from reports.estimate import Estimate as Estimate
-from reports.estimate import Share as Share
-from reports.estimate import Strict as Strict
-from reports.grounds import Trusted
+from reports.records.document import Document
+from reports.records.estimate import Count as Count
+from reports.records.estimate import Estimate as Estimate
+from reports.records.estimate import Share as Share
+from reports.records.estimate import Strict as Strict
+from reports.records.grounds import Trusted
 from reports.untrusted import quoted
 
 SCHEMA_VERSION = "2.0"

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Self
 from pydantic import ValidationError
 
 from reports.errors import ReportError
-from reports.estimate import Strict
 from reports.parsing import parse_json, problems, read_json
+from reports.records.estimate import Strict
 from reports.untrusted import guarded
 
 

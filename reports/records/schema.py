@@ -1,6 +1,6 @@
 """The JSON Schema of the record, for readers that are not this program.
 
-`python -m reports.schema docs/schema/report.schema.json` writes it anew after a change of `reports/record.py`.
+`python -m reports.records.schema docs/schema/report.schema.json` writes it again after a change of `report.py`.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from reports.record import SCHEMA_VERSION, Report
+from reports.records.report import SCHEMA_VERSION, Report
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -24,7 +24,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def report_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of `reports.record.Report`.
+    """Return the JSON Schema (2020-12) of `reports.records.report.Report`.
 
     Returns:
         The schema; every float is a number or one of the strings "Infinity" and "-Infinity".

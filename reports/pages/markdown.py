@@ -2,10 +2,10 @@
 
 import re
 
-from reports import wording
-from reports.gate_result import GateResult
-from reports.reading import attacks_left_out, worst_first
-from reports.record import BoundRecord, GuaranteeRecord, Report
+from reports.gate.gate_result import GateResult
+from reports.pages import wording
+from reports.pages.reading_order import attacks_left_out, worst_first
+from reports.records.report import BoundRecord, GuaranteeRecord, Report
 
 PRIVATE_DATA_NOTICE = (
     "The audit itself read private training records. Publishing this report releases something about them, and no "
@@ -136,7 +136,7 @@ def to_markdown(result: GateResult) -> str:
     """Write a gate's decision as Markdown.
 
     Args:
-        result: The decision of `reports.gate.gate`.
+        result: The decision of `reports.gate.gate.gate`.
 
     Returns:
         Markdown text; the same result gives the same bytes.

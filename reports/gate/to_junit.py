@@ -1,6 +1,6 @@
 """A gate's decision as JUnit XML, for CI systems that show test results."""
 
-from reports.gate_result import GateResult, Outcome
+from reports.gate.gate_result import GateResult, Outcome
 from reports.untrusted import writable
 
 _ELEMENTS = {
@@ -19,7 +19,7 @@ def to_junit(result: GateResult) -> str:
     policy lets through undecided is skipped.
 
     Args:
-        result: The decision of `reports.gate.gate`.
+        result: The decision of `reports.gate.gate.gate`.
 
     Returns:
         The XML text; the same result gives the same bytes.

@@ -1,10 +1,10 @@
 """Growth of a leak over an earlier report: compared on intervals, or refused where the two do not compare."""
 
-from reports import wording
-from reports.gate_result import Outcome, Row
+from reports.gate.gate_result import Outcome, Row
+from reports.gate.policy import Rule
 from reports.measures import measure
-from reports.policy import Rule
-from reports.record import AttackResult, AttackStatus, Estimate, Report
+from reports.pages import wording
+from reports.records.report import AttackResult, AttackStatus, Estimate, Report
 
 
 def increase_row(rule: Rule, attack: AttackResult, *, report: Report, baseline: Report | None) -> Row:

@@ -1,6 +1,6 @@
 """What an audit rests on: codes of findings that question it, and what was taken on trust."""
 
-from reports.estimate import Strict
+from reports.records.estimate import Strict
 
 HOLDOUT, SIDES = "PA020", "PA021"
 GROUNDS = (HOLDOUT, SIDES)

@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 
 from reports.exit_codes import ExitCode
-from reports.record import Estimate
+from reports.records.report import Estimate
 
 
 class Outcome(enum.StrEnum):

@@ -1,9 +1,9 @@
 """A comparison as a page and as Markdown: one figure, one table, every contradiction in words."""
 
-from reports import charts, markdown, wording
-from reports.comparison import ComparedRun, Comparison, Place, place_of
-from reports.page import fill
-from reports.toml_text import toml_text
+from reports.pages import charts, markdown, wording
+from reports.pages.page import fill
+from reports.pages.toml_text import toml_text
+from reports.records.comparison import ComparedRun, Comparison, Place, place_of
 
 _TONES = {
     Place.CONTRADICTED: "bad",

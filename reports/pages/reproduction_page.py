@@ -1,8 +1,8 @@
 """An experiment done again as a page and as Markdown: every figure of the paper beside ours."""
 
-from reports import charts, markdown, wording
-from reports.page import fill
-from reports.reproduction import Outcome, Reproduction, Row
+from reports.pages import charts, markdown, wording
+from reports.pages.page import fill
+from reports.records.reproduction import Outcome, Reproduction, Row
 
 _TONES = {
     Outcome.REPRODUCED: "fine",

@@ -5,9 +5,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from reports.document import Document
-from reports.estimate import Estimate, Strict
-from reports.record import Epsilons, Finding, Status
+from reports.records.document import Document
+from reports.records.estimate import Estimate, Strict
+from reports.records.report import Epsilons, Finding, Status
 
 COMPARISON_VERSION = "1.0"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from reports.measures import EPSILON, measure
-from reports.record import AttackResult, AttackStatus, Estimate, Finding, Report, Status
+from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report, Status
 
 _SEVERITY = {status: place for place, status in enumerate(Status)}
 

@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from reports import markdown, wording
 from reports.measures import measure
-from reports.reading import measures_in_order
-from reports.record import GuaranteeRecord, Slice, Status
+from reports.pages import markdown, wording
+from reports.pages.reading_order import measures_in_order
+from reports.records.report import GuaranteeRecord, Slice, Status
 from reports.untrusted import writable
 
 _TONES = {
@@ -54,7 +54,7 @@ def fill(template: str, **values: Any) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("reports").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("reports.pages").joinpath(name).read_text(encoding="utf-8")
 
 
 def _environment() -> Environment:

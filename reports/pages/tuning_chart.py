@@ -6,11 +6,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from reports import wording
-from reports.drawing import COLORS, FAINT, INK, LINES, Drawing, canvas, label, to_svg
 from reports.measures import EPSILON, Scale, measure
-from reports.record import Status
-from reports.tuning import Look, Probe, Stage, Tuning
+from reports.pages import wording
+from reports.pages.drawing import COLORS, FAINT, INK, LINES, Drawing, canvas, label, to_svg
+from reports.records.report import Status
+from reports.records.tuning import Look, Probe, Stage, Tuning
 
 _PANEL = 2.3
 _COLORS = tuple(color for color in COLORS if color != COLORS[3])

@@ -1,11 +1,11 @@
 """A tuning as a page and as Markdown: the answer, the trace, which probe decided it, and what is not covered."""
 
-from reports import markdown, tuning_chart, wording
 from reports.exit_codes import ExitCode
 from reports.measures import EPSILON, measure
-from reports.page import fill
-from reports.toml_text import toml_text
-from reports.tuning import EXIT_CODES, Look, Probe, Stage, Tuning
+from reports.pages import markdown, tuning_chart, wording
+from reports.pages.page import fill
+from reports.pages.toml_text import toml_text
+from reports.records.tuning import EXIT_CODES, Look, Probe, Stage, Tuning
 
 _TONES = {ExitCode.PASS: "fine", ExitCode.EXCEEDED: "bad"}
 _MODES = {

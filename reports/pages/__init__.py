@@ -1,0 +1,1 @@
+"""Records as pages and as Markdown, for people: pure functions of a record."""
