@@ -15,13 +15,13 @@ import numpy.typing as npt
 from torch import nn
 
 from attacks.membership.queries import viewed
+from defenses.engine.layout import Layout
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job, resolve_device
 from defenses.ensemble import Ensemble, module_logits
-from defenses.layout import Layout
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, FloatArray, Records
-from defenses.store import ModelStore
-from defenses.training import Job, resolve_device
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -18,8 +18,8 @@ from attacks.threat_model import Target
 from auditor.plan import Plan
 from auditor.workplace import SECRETS, Workplace
 from defenses.authentication import state_folder
+from defenses.engine.storage import Folder
 from defenses.ensemble import module_logits
-from defenses.storage import Folder
 
 SKETCH = 256
 """Hashes that stand for a set of records; two sketches tell the share of records in common to within 0.06."""

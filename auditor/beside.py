@@ -13,7 +13,7 @@ from auditor.released import release
 from auditor.setting import Setting
 from auditor.subject import Question, Subject
 from auditor.transcripts import drawn_transcript, protected, transcript
-from defenses.code_digest import digest_of_training
+from defenses.engine.code_digest import digest_of_training
 from defenses.gradients import GradientRule
 from defenses.randomness import stream
 from defenses.records import Records

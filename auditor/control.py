@@ -8,10 +8,10 @@ from auditor.plan import Plan
 from auditor.resolve import resolve_recipe
 from auditor.setting import Setting
 from auditor.subject import Question, module_digest
+from defenses.engine.training import Job
 from defenses.errors import TrainingError
 from defenses.randomness import derive, stream
 from defenses.schemes.none import NoDefense
-from defenses.training import Job
 
 
 def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tuple[Question, ...], str]:

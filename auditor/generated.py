@@ -17,8 +17,8 @@ from auditor.setting import Setting
 from auditor.subject import Question
 from auditor.workplace import GENERATORS
 from defenses.accounting import price
-from defenses.code_digest import digest_of_folders, digest_of_training
 from defenses.defense import Defense, History
+from defenses.engine.code_digest import digest_of_folders, digest_of_training
 from defenses.errors import NotApplicableError, PlanError
 from defenses.randomness import derive, stream
 from defenses.records import FloatArray, Image, IntArray, Records

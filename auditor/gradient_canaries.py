@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from auditor.intervals import Float64Array
-from defenses.layers import Materialised, PerExample
-from defenses.probe import Reading, Step
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
 from defenses.randomness import stream
 from defenses.records import BoolArray
 from defenses.updates import SGD, Tensors

@@ -21,11 +21,11 @@ from auditor.sources import joined, load_source, refuse_overlap
 from auditor.stated import refuse_unfair, stated_claim
 from auditor.subject import Subject
 from defenses.defense import Defense, History
+from defenses.engine.training import Job
 from defenses.errors import CheckpointError
 from defenses.guarantee import Guarantee
 from defenses.randomness import stream
 from defenses.records import Inclusion, Split
-from defenses.training import Job
 
 
 def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subject:

@@ -18,9 +18,9 @@ from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicate
 from attacks.threat_model import Target
 from auditor.resolve import parameters_of
 from auditor.subject import Question
-from defenses.code_digest import digest_of_folders, digest_of_training
+from defenses.engine.code_digest import digest_of_folders, digest_of_training
+from defenses.engine.storage import Storage
 from defenses.errors import PlanError
-from defenses.storage import Storage
 from reports.untrusted import printable
 
 logger = logging.getLogger(__name__)

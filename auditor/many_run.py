@@ -17,6 +17,7 @@ from auditor.bound_from_runs import bound_from_runs
 from auditor.bound_types import EpsilonBound
 from auditor.bounds import CLOPPER_PEARSON
 from auditor.intervals import Float64Array
+from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.job import Job
 from defenses.progress import OnProgress, silent
@@ -25,7 +26,6 @@ from defenses.recipe import Recipe
 from defenses.records import BoolArray, Inclusion, Records
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from defenses.training import train
 
 Train = Callable[..., Ensemble]
 
@@ -119,7 +119,7 @@ def audit_many_runs(
         confidence: In (0, 1), for each of both bounds by itself.
         width: Models per stack.
         device: Where to train.
-        train_models: `defenses.training.train`, or `ModelStore.train` to keep the runs and to use all cores.
+        train_models: `defenses.engine.training.train`, or `ModelStore.train` to keep the runs and to use all cores.
         on_progress: Told after every epoch of a stack.
 
     Returns:

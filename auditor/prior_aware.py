@@ -20,14 +20,14 @@ from auditor.intervals import Float64Array
 from auditor.step_bounds import CANARIES_ARE_GRADIENTS, StepClaim
 from auditor.white_box import claim_of
 from defenses.defense import Sampler
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.training import resolve_device, train
 from defenses.job import Job
-from defenses.layers import Materialised, PerExample
-from defenses.probe import Reading, Step
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, IntArray
 from defenses.sampling import poisson_lots, shuffled_lots
-from defenses.training import resolve_device, train
 from defenses.updates import Tensors
 from reports.records.report import Estimate
 

@@ -8,10 +8,10 @@ import torch
 from auditor.memory import default_budget
 from auditor.plan import Plan
 from auditor.workplace import Workplace
+from defenses.engine.training import resolve_device
 from defenses.errors import PlanError
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive
-from defenses.training import resolve_device
 
 
 @dataclass(frozen=True)

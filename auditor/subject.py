@@ -9,9 +9,9 @@ from torch import nn
 
 from attacks.threat_model import Target
 from defenses.defense import Defense
+from defenses.engine.store import ModelStore
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.records import BoolArray, IntArray, Split
-from defenses.store import ModelStore
 
 
 @dataclass(frozen=True)

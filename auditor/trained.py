@@ -19,12 +19,12 @@ from auditor.sources import load_source
 from auditor.subject import Subject, module_digest
 from defenses.accounting import price
 from defenses.defense import Defense, History
+from defenses.engine.store import ModelStore, digest_of_job
+from defenses.engine.training import Job, resolve_device
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.randomness import derive, stream
 from defenses.records import Inclusion, Records, Split
-from defenses.store import ModelStore, digest_of_job
-from defenses.training import Job, resolve_device
 
 COIN = 0.5
 """Chance with which a record of the pool is included."""

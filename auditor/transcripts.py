@@ -19,8 +19,8 @@ from auditor.plan_parts import Gradients
 from auditor.setting import Setting
 from auditor.subject import Question
 from defenses.errors import PlanError
-from defenses.front import untrained
 from defenses.gradients import ClippedGaussian, GradientRule
+from defenses.input_transform import untrained
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors

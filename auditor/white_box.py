@@ -17,11 +17,11 @@ from auditor.gradient_canaries import (
     log_likelihood_ratios,
 )
 from auditor.step_bounds import CANARIES_ARE_GRADIENTS, StepAudit, StepClaim, audit_observations
+from defenses.engine.training import train
 from defenses.job import Job
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive
 from defenses.records import Inclusion
-from defenses.training import train
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from defenses.authentication import Authenticator, user_authenticator
+from defenses.engine.storage import Folder
+from defenses.engine.store import ModelStore
 from defenses.private_files import private_folder
-from defenses.storage import Folder
-from defenses.store import ModelStore
 
 logger = logging.getLogger(__name__)
 

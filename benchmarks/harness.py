@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from defenses.code_digest import digest_of_folders
+from defenses.engine.code_digest import digest_of_folders
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = Path(".auditor") / "benchmarks"  # of the folder where the command is run

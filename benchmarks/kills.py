@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.harness import Settings, Style, note, table
 from benchmarks.startup import CALL
-from defenses.storage import Storage
-from defenses.store import ModelStore
+from defenses.engine.storage import Storage
+from defenses.engine.store import ModelStore
 
 NAME = "kills"
 SEED = 20240601

@@ -67,13 +67,13 @@ def _row(records: int, epochs: int, noise: float, sizes: Sizes, device: str) -> 
     from auditor.reproduce.p2_models import inferred_labels
     from defenses.architectures import Architecture
     from defenses.defense import Defense
+    from defenses.engine.training import Job, train
     from defenses.ensemble import module_logits
     from defenses.gradients import ClippedGaussian
     from defenses.recipe import Recipe
     from defenses.sampling import Lots
     from defenses.schemes.dp_sgd import DPSGD
     from defenses.schemes.none import NoDefense
-    from defenses.training import Job, train
     from defenses.updates import SGD
 
     folder = Path(os.environ["AUDITOR_DATA"])

@@ -228,9 +228,9 @@ def _one_run(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 def _black_box(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
     from attacks.membership.signals import log_probability
     from auditor.bounds import one_run_from_scores
+    from defenses.engine.training import train
     from defenses.ensemble import module_logits
     from defenses.records import Inclusion
-    from defenses.training import train
 
     m = sizes.run_canaries
     job, rng = _job(epsilon, sizes), np.random.default_rng(1)
@@ -251,11 +251,11 @@ def _black_box(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 @functools.cache
 def _pretrained(n: int) -> Any:
     from defenses.architectures import Architecture
+    from defenses.engine.training import train
     from defenses.job import Job
     from defenses.recipe import Recipe
     from defenses.sampling import Lots
     from defenses.schemes.none import NoDefense
-    from defenses.training import train
 
     recipe = Recipe(architecture=Architecture("mlp", {"hidden": [16]}), lots=Lots(n, 64, 4), learning_rate=0.1)
     job = Job(recipe, NoDefense(), _images().take(np.arange(n)))

@@ -135,7 +135,7 @@ class _Bench:
 
     @functools.cached_property
     def store(self) -> Any:
-        from defenses.store import ModelStore
+        from defenses.engine.store import ModelStore
 
         return ModelStore(Path(".auditor") / "models")
 

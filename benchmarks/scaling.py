@@ -131,7 +131,7 @@ def show(result: dict[str, Any], style: Style) -> str:
 def measure(point: Point) -> Point:
     """Train what the point says in this process."""
     from benchmarks.shadow_training import NETS, make_work, pool
-    from defenses.training import train
+    from defenses.engine.training import train
 
     architecture = next(net for net in NETS.values() if net.name == point["network"])
     shape = {"models": point["models"], "epochs": point["epochs"], "private": False, "device": point["device"]}

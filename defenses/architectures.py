@@ -30,7 +30,8 @@ class Architecture:
         name: One of `NAMES`, or ``package.module:factory``.
         options: Keyword arguments of the factory.
         allow_code: Whether a factory of the user's own may be imported and run.
-        front: Components and bound of the preprocessing that a released model carries (`defenses.front`), or None.
+        front: Components and bound of the preprocessing that a released model carries (`defenses.input_transform`), or
+            None.
     """
 
     name: str
@@ -76,7 +77,7 @@ class Architecture:
                 options or this shape.
         """
         if self.front is not None:
-            from defenses.front import Front
+            from defenses.input_transform import Front
 
             front = Front(shape, **self.front)
             inner = replace(self, front=None).build(front.output_shape, classes, seed=seed, dtype=dtype)

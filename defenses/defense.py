@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from defenses.front import Front
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Neighboring, Unit
+from defenses.input_transform import Front
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Records
 from defenses.sampling import Lots
@@ -123,7 +123,7 @@ class Defense(abc.ABC):
     ) -> "Ensemble":
         """Train K models in a way of the scheme's own; asked only where `trains_itself`.
 
-        Arguments as in `defenses.training.train`, which a scheme may call for jobs under other schemes.
+        Arguments as in `defenses.engine.training.train`, which a scheme may call for jobs under other schemes.
         """
         raise NotImplementedError(f"scheme {self.name!r} trains by the engine's loop")
 

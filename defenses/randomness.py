@@ -13,7 +13,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-from defenses.graphs import Graph
+from defenses.compiled_functions import Graph
 
 Name = str | int
 

@@ -20,13 +20,13 @@ from attacks.transcript import Transcript
 from auditor.white_box import Watch, observe_steps
 from defenses.architectures import Architecture
 from defenses.defense import Defense
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job, train
 from defenses.gradients import ClippedGaussian
 from defenses.recipe import Precision, Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes import schemes
-from defenses.store import ModelStore
-from defenses.training import Job, train
 from defenses.updates import SGD
 
 pytestmark = [

@@ -11,8 +11,8 @@ from torch import nn
 from attacks.membership.signals import logit_confidence
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View
+from defenses.engine.per_example import PerExampleGradients
 from defenses.gradients import ClippedGaussian
-from defenses.per_example import PerExampleGradients
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import FloatArray, IntArray
 

@@ -14,15 +14,15 @@ from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction import dcgan_networks as networks
 from attacks.reconstruction.dcgan_networks import Gan as Gan
 from attacks.threat_model import Capability, ThreatModel, View
+from defenses.engine.memory import freed_memory_is_kept
+from defenses.engine.per_example import PerExampleGradients
+from defenses.engine.training import resolve_device
 from defenses.errors import NotApplicableError
 from defenses.gradients import GradientRule
-from defenses.memory import freed_memory_is_kept
-from defenses.per_example import PerExampleGradients
 from defenses.progress import OnProgress, Progress, silent
 from defenses.randomness import Noise, derive, stream
 from defenses.records import FloatArray, Image, IntArray, Records
 from defenses.sampling import Lots, poisson_lots, shuffled_lots
-from defenses.training import resolve_device
 from defenses.updates import Tensors
 
 Rule = GradientRule | None

@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, grad_and_value, vmap
 from attacks.reconstruction.batched_lbfgs import Minimum, Objective, minimise
 from attacks.reconstruction.shared_gradients import descent
 from attacks.reconstruction.unfolded import unfolded
-from defenses.memory import freed_memory_is_kept
+from defenses.engine.memory import freed_memory_is_kept
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction.dcgan_networks import descend, initialise, one_hot
 from attacks.threat_model import Capability, Facts, ThreatModel, View
-from defenses.memory import freed_memory_is_kept
+from defenses.engine.memory import freed_memory_is_kept
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Image
 

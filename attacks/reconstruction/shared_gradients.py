@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from defenses.engine.per_example import PerExampleGradients
 from defenses.gradients import GradientRule, LotRule
-from defenses.per_example import PerExampleGradients
 from defenses.randomness import Noise, derive
 from defenses.updates import Tensors
 

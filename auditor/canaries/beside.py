@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from auditor.sources import joined
+from defenses.engine.layout import Layout
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job
 from defenses.ensemble import Ensemble
-from defenses.layout import Layout
 from defenses.progress import OnProgress, silent
 from defenses.records import BoolArray, Records
-from defenses.store import ModelStore
-from defenses.training import Job
 
 
 @dataclass

@@ -8,13 +8,13 @@ import numpy.typing as npt
 from scipy import stats
 
 from auditor.datasets import decode
+from defenses.mechanisms.tables import Bins, Categories, Ways, equal_bins, release_tables, whole_numbers
+from defenses.mechanisms.tables.domains import Domain
+from defenses.mechanisms.tables.fidelity import code_distances
+from defenses.mechanisms.tables.frames import codes_of
+from defenses.mechanisms.tables.margins import Margin, margins_of
 from defenses.modes import Mode
 from defenses.records import IntArray, Records, Table
-from defenses.tables import Bins, Categories, Ways, equal_bins, release_tables, whole_numbers
-from defenses.tables.domains import Domain
-from defenses.tables.fidelity import code_distances
-from defenses.tables.frames import codes_of
-from defenses.tables.margins import Margin, margins_of
 from reports.records.estimate import Estimate
 from reports.records.reproduction import Chart, Row, Series, compared
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from auditor.setting import Setting
-from defenses.code_digest import digest_of_training
 from defenses.defense import Sampler
+from defenses.engine.code_digest import digest_of_training
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.training import train
 from defenses.job import Job
-from defenses.layers import Materialised, PerExample
-from defenses.probe import Reading, Step
 from defenses.records import BoolArray, Records
-from defenses.training import train
 from defenses.updates import Tensors
 
 

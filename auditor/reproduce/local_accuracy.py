@@ -13,11 +13,11 @@ from defenses.architectures import Architecture
 from defenses.defense import Defense, History
 from defenses.ensemble import Trace
 from defenses.errors import TrainingError
-from defenses.front import front_of
 from defenses.guarantee import Unaccounted
+from defenses.input_transform import front_of
 from defenses.job import Job
-from defenses.local.budgets import BudgetRule
-from defenses.local.preparation import public_statistics
+from defenses.mechanisms.local.budgets import BudgetRule
+from defenses.mechanisms.local.preparation import public_statistics
 from defenses.modes import Mode
 from defenses.randomness import derive, stream
 from defenses.recipe import Recipe

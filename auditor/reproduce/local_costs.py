@@ -14,16 +14,16 @@ import torch
 from scipy import stats
 
 from defenses.defense import Defense
+from defenses.engine.training import train
 from defenses.job import Job
-from defenses.local.noisy_gradients import privatize_gradients
-from defenses.local.preparation import public_statistics
-from defenses.local.privatize import Source, privatize
+from defenses.mechanisms.local.noisy_gradients import privatize_gradients
+from defenses.mechanisms.local.preparation import public_statistics
+from defenses.mechanisms.local.privatize import Source, privatize
 from defenses.recipe import Recipe
 from defenses.records import Records
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.local_dp import LocalDP
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 from reports.records.estimate import Estimate
 
 LEVEL = 0.95

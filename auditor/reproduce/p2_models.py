@@ -16,22 +16,22 @@ from auditor import metrics
 from auditor.datasets import load
 from auditor.setting import Setting
 from defenses.architectures import Architecture
-from defenses.code_digest import digest_of_training
 from defenses.defense import Defense
+from defenses.engine.code_digest import digest_of_training
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.store import model_of
+from defenses.engine.training import train
 from defenses.ensemble import module_logits
 from defenses.gradients import GradientRule
 from defenses.job import Job
-from defenses.layers import Materialised, PerExample
 from defenses.modes import Mode
-from defenses.probe import Reading, Step
 from defenses.randomness import derive, stream
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, FloatArray, IntArray, Records
 from defenses.sampling import Lots
 from defenses.schemes.layerwise_dp import STATED_DELTA, LayerwiseDP
 from defenses.schemes.none import NoDefense
-from defenses.store import model_of
-from defenses.training import train
 from defenses.updates import SGD, Tensors
 from reports.records.estimate import Estimate
 

@@ -27,6 +27,7 @@ from defenses.architectures import Architecture
 from defenses.defense import Defense, History
 from defenses.guarantee import Guarantee
 from defenses.job import Job
+from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode
 from defenses.progress import Progress
 from defenses.randomness import derive, stream
@@ -35,7 +36,6 @@ from defenses.records import Records
 from defenses.sampling import Lots
 from defenses.schemes.marginals import Marginals
 from defenses.schemes.none import NoDefense
-from defenses.tables import Ways
 from defenses.updates import Adam
 from reports.records.estimate import Estimate
 from reports.records.reproduction import Chart, Reproduction, Row, compared

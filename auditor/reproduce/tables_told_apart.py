@@ -5,10 +5,10 @@ import numpy as np
 from auditor.bound_from_runs import bound_from_runs
 from auditor.bound_types import EpsilonBound
 from auditor.bounds import CLOPPER_PEARSON
+from defenses.mechanisms.tables.margins import contingency
 from defenses.randomness import stream
 from defenses.records import Inclusion, Records, Table
 from defenses.schemes.marginals import Marginals, released_tables
-from defenses.tables.margins import contingency
 
 
 def shown_epsilon(

@@ -22,8 +22,8 @@ from auditor.subject import Subject
 from auditor.trained import candidates_of, trained_subject
 from auditor.tune.plan import PrivateScore, TunePlan
 from defenses.accounting import account
-from defenses.code_digest import digest_of_training
 from defenses.defense import History
+from defenses.engine.code_digest import digest_of_training
 from defenses.ensemble import module_logits
 from defenses.errors import PlanError
 from defenses.guarantee import Neighboring, Unaccounted

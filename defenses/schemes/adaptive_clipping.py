@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from defenses.clipping.noisy_quantile import NoisyQuantile
-from defenses.clipping.raw_quantile import RawQuantile
 from defenses.defense import Defense, History, Prepared, Sampler, StepPromise
 from defenses.errors import TrainingError
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Unaccounted
+from defenses.mechanisms.clipping.noisy_quantile import NoisyQuantile
+from defenses.mechanisms.clipping.raw_quantile import RawQuantile
 from defenses.modes import Mode
 from defenses.nadam import Nadam
 from defenses.recipe import Recipe

@@ -9,7 +9,7 @@ import numpy as np
 from defenses.defense import Defense, History, Prepared
 from defenses.events import PureDpEvent
 from defenses.guarantee import Guarantee, Neighboring, Unit
-from defenses.local.labels import keep_probability, randomise_labels
+from defenses.mechanisms.local.labels import keep_probability, randomise_labels
 from defenses.records import Records
 
 

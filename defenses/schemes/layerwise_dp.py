@@ -16,11 +16,11 @@ from defenses.accounting import account
 from defenses.calibration import least_noise
 from defenses.defense import Defense, History, Prepared, Sampler, StepPromise
 from defenses.errors import TrainingError
-from defenses.front import front_of
 from defenses.gradients import ClippedGaussian
 from defenses.guarantee import Guarantee, Unaccounted
+from defenses.input_transform import front_of
+from defenses.mechanisms.principal_components import fit, fit_once, fit_privately
 from defenses.modes import Mode
-from defenses.principal_components import fit, fit_once, fit_privately
 from defenses.randomness import Noise
 from defenses.records import Records
 from defenses.sampling import Lots

@@ -9,21 +9,21 @@ import numpy as np
 
 from defenses.defense import Defense, History, Prepared, Sampler
 from defenses.events import PureDpEvent
-from defenses.front import front_of
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
-from defenses.local.budgets import BudgetRule, Budgets, PureFilter
-from defenses.local.gradient_rule import Feedback, NoisyExamples
-from defenses.local.labels import keep_probability
-from defenses.local.noisy_gradients import check_max_grad_norm
-from defenses.local.preparation import (
+from defenses.input_transform import front_of
+from defenses.mechanisms.local.budgets import BudgetRule, Budgets, PureFilter
+from defenses.mechanisms.local.gradient_rule import Feedback, NoisyExamples
+from defenses.mechanisms.local.labels import keep_probability
+from defenses.mechanisms.local.noisy_gradients import check_max_grad_norm
+from defenses.mechanisms.local.preparation import (
     Standardisation,
     check_epsilon,
     clipped_statistics,
     public_statistics,
     raw_statistics,
 )
-from defenses.local.privatize import Source, check_bound, privatize
+from defenses.mechanisms.local.privatize import Source, check_bound, privatize
 from defenses.modes import Mode
 from defenses.records import Image, Records
 from defenses.sampling import Lots
@@ -48,8 +48,8 @@ class LocalDP(Defense):
 
     The adversary of the engine sees the noisy sum of each lot; the local one sees each noisy gradient before it is
     summed, and has the same guarantee, as every example's noise is enough by itself. The sum hides far more. "Local"
-    holds only where noise is added on the user's side (`defenses.local.privatize`, `defenses.local.noisy_gradients`):
-    here one trainer draws it.
+    holds only where noise is added on the user's side (`defenses.mechanisms.local.privatize`,
+    `defenses.mechanisms.local.noisy_gradients`): here one trainer draws it.
 
     Attributes:
         mode: Repaired or literal; literal ignores `label_epsilon`, `statistics`, `feedback` and `total_epsilon`.

@@ -12,13 +12,13 @@ from defenses.defense import Defense, History, Prepared
 from defenses.errors import TrainingError
 from defenses.events import PureDpEvent
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
+from defenses.mechanisms.tables.domains import Bins
+from defenses.mechanisms.tables.encoded import Layout, layout_of
+from defenses.mechanisms.tables.margins import Ways, margins_of
+from defenses.mechanisms.tables.released import NUMBER_RELEASED, Released, release
 from defenses.modes import Mode
 from defenses.randomness import stream
 from defenses.records import Records, Table
-from defenses.tables.domains import Bins
-from defenses.tables.encoded import Layout, layout_of
-from defenses.tables.margins import Ways, margins_of
-from defenses.tables.released import NUMBER_RELEASED, Released, release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +32,12 @@ class Marginals(Defense):
     `literal` spends epsilon on each table (noise of scale 1 / epsilon), whatever their number, clips each at zero,
     normalises it, and draws as many rows as there were. The paper states epsilon; k tables cost k epsilon, and twice
     that for a replaced record, which is what it is priced at. `repaired` splits epsilon evenly over the tables, and the
-    noise follows the neighbouring relation; tables are made to agree, which costs nothing (`defenses.tables`).
+    noise follows the neighbouring relation; tables are made to agree, which costs nothing
+    (`defenses.mechanisms.tables`).
 
     The noise of a model is drawn exactly, like opendp's, but from a key that its seed gives: opendp's noise cannot be
-    repeated, and a model of an audit must be a function of its seed. `defenses.tables.release_tables` uses opendp.
+    repeated, and a model of an audit must be a function of its seed. `defenses.mechanisms.tables.release_tables` uses
+    opendp.
 
     Attributes:
         epsilon: Of all tables together; in literal mode of each. In nats, above 0 and finite.

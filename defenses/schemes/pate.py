@@ -124,7 +124,7 @@ class PATE(Defense):
         Raises:
             TrainingError: If there are fewer public records than queries.
         """
-        from defenses.training import train  # a scheme that the engine asks, and that asks the engine
+        from defenses.engine.training import train  # a scheme that the engine asks, and that asks the engine
 
         public = job.public
         if public is None or len(public) < self.queries:

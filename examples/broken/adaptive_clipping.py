@@ -23,17 +23,17 @@ from auditor.judge import judge_claim
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.layers import Materialised
+from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.guarantee import Guarantee
 from defenses.job import Job
-from defenses.layers import Materialised
 from defenses.modes import Mode
 from defenses.recipe import Recipe
 from defenses.records import Inclusion, Records
 from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 
 NETWORK = Architecture("mlp", {"hidden": []})
 DELTA, EPSILON, RECORDS, ROUNDS = 1e-5, 2.0, 50, 3

@@ -20,17 +20,17 @@ from auditor.datasets import load
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.training import Job, train
 from defenses.guarantee import Neighboring, Unaccounted
-from defenses.layers import Materialised, PerExample
-from defenses.local.preparation import public_statistics
-from defenses.local.privatize import Source, privatize
+from defenses.mechanisms.local.preparation import public_statistics
+from defenses.mechanisms.local.privatize import Source, privatize
 from defenses.modes import Mode
-from defenses.probe import Reading, Step
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Inclusion
 from defenses.sampling import Lots
 from defenses.schemes.local_dp import LocalDP
-from defenses.training import Job, train
 from defenses.updates import Tensors
 
 EPSILON = 1.0

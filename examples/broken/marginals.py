@@ -9,11 +9,11 @@ import sys
 from auditor.reproduce.tables_told_apart import shown_epsilon, worst_neighbours
 from defenses.accounting import price
 from defenses.defense import History
+from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode
 from defenses.randomness import stream
 from defenses.sampling import Lots
 from defenses.schemes.marginals import Marginals
-from defenses.tables import Ways
 
 CONFIDENCE = 0.95
 

@@ -11,14 +11,14 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from defenses.architectures import Architecture
-from defenses.executors import Executor, InProcess, Processes, RayTasks
+from defenses.engine.executors import Executor, InProcess, Processes, RayTasks
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job
 from defenses.progress import Progress
 from defenses.recipe import Recipe
 from defenses.records import Image, Records
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
-from defenses.training import Job
 from defenses.updates import SGD
 
 

@@ -11,12 +11,12 @@ from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from attacks.transcript import Transcript
 from defenses.architectures import Architecture
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job, train
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Column, Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
-from defenses.training import Job, train
 from defenses.updates import SGD
 
 

@@ -13,13 +13,13 @@ from attacks.inference.white_box_attributes import linear_posterior
 from attacks.protocol import Guesses
 from attacks.threat_model import Target, expose
 from defenses.architectures import Architecture
+from defenses.engine.training import train
 from defenses.errors import NotApplicableError
 from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Column, Image, IntArray, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 from defenses.updates import SGD
 
 HOME = Column("home", ("north", "east", "south", "west"), 0, 1, 3, 4)

@@ -7,13 +7,13 @@ from attacks.reconstruction.black_box_inversion import BlackBoxInversion, slow_b
 from attacks.threat_model import Capability, Facts, Target, expose
 from auditor.datasets import load
 from defenses.architectures import Architecture
+from defenses.engine.training import train
 from defenses.errors import NotDisclosedError
 from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 from defenses.updates import SGD
 
 

@@ -13,6 +13,7 @@ from attacks.inference.distillation import Distillation, made_up
 from attacks.protocol import ExtractedModel
 from attacks.threat_model import Capability, Target, View, expose
 from defenses.architectures import Architecture
+from defenses.engine.training import train
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.job import Job
@@ -20,7 +21,6 @@ from defenses.recipe import Recipe
 from defenses.records import Column, Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 from defenses.updates import SGD
 
 FEATURES, CLASSES = 12, 4

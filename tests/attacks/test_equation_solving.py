@@ -15,6 +15,7 @@ from attacks.inference.equation_solving import EquationSolving
 from attacks.protocol import ExtractedModel
 from attacks.threat_model import Capability, Target, View, expose
 from defenses.architectures import Architecture
+from defenses.engine.training import train
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.job import Job
@@ -22,7 +23,6 @@ from defenses.recipe import Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 
 TABLE = Table((), "y", ())
 

@@ -9,13 +9,13 @@ from attacks.reconstruction.model_inversion import ModelInversion, rougher
 from attacks.similarity import ncc
 from attacks.threat_model import Facts, Target, expose
 from defenses.architectures import Architecture
+from defenses.engine.training import train
 from defenses.errors import NotApplicableError
 from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 from defenses.updates import SGD
 
 

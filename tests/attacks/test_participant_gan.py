@@ -11,12 +11,12 @@ from attacks.similarity import ncc, similarities
 from attacks.threat_model import Target, expose
 from auditor.record_leakage import record_leakage
 from defenses.architectures import Architecture
+from defenses.engine.training import train
 from defenses.job import Job
 from defenses.recipe import Precision, Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import train
 from defenses.updates import SGD
 
 

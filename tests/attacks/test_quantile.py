@@ -14,13 +14,13 @@ from attacks.membership.signals import logit_confidence
 from attacks.threat_model import Target, expose
 from auditor.datasets import load
 from defenses.architectures import Architecture
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job
 from defenses.errors import NotApplicableError
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
-from defenses.training import Job
 from defenses.updates import SGD
 
 

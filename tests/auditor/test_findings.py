@@ -19,10 +19,10 @@ from auditor.plan import Plan, parse_plan
 from auditor.plan_parts import Limit
 from auditor.reconstructed import compare, flagged
 from auditor.subject import Question, Subject
+from defenses.engine.store import ModelStore
 from defenses.guarantee import Guarantee, Neighboring
 from defenses.records import Image, Inclusion, Records, Split, Table
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
 from reports.records.report import AttackStatus, Status
 
 PLAN = """

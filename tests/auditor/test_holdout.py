@@ -9,11 +9,11 @@ from scipy.stats import binom
 from attacks.membership.signals import logit_confidence
 from auditor.holdout import HoldoutFit, fit_of_sides
 from defenses.architectures import Architecture
+from defenses.engine.training import Job, train
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Image, Records
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import Job, train
 from defenses.updates import SGD
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]

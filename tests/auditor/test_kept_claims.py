@@ -17,8 +17,8 @@ from attacks.transcript import Transcript
 from auditor.kept_claims import KeptClaims
 from auditor.subject import Question
 from defenses.authentication import Authenticator
+from defenses.engine.storage import Folder
 from defenses.records import Image, Records
-from defenses.storage import Folder
 
 KEY = Authenticator(bytes(32))
 

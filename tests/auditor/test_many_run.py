@@ -11,6 +11,8 @@ from auditor.many_run import ManyRunAudit, audit_many_runs, crafted_job
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.store import ModelStore
+from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.gradients import ClippedGaussian
 from defenses.job import Job
@@ -19,8 +21,6 @@ from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
-from defenses.training import train
 
 DELTA = 1e-5
 MLP = Architecture("mlp", {"hidden": [8]})

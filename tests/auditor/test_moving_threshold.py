@@ -10,17 +10,17 @@ from auditor.prior_aware import audit_reconstruction
 from auditor.white_box import Watch, audit_steps, observe_steps
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.clipping.noisy_quantile import NoisyQuantile
 from defenses.defense import History
+from defenses.engine.training import train
 from defenses.gradients import GradientRule
 from defenses.job import Job
+from defenses.mechanisms.clipping.noisy_quantile import NoisyQuantile
 from defenses.modes import Mode
 from defenses.randomness import Noise
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
-from defenses.training import train
 from defenses.updates import Tensors
 
 DELTA = 1e-5

@@ -13,13 +13,13 @@ from auditor.setting import Draw, Setting
 from auditor.trained import content_of_training, trained_subject
 from auditor.workplace import Workplace
 from defenses.architectures import Architecture
-from defenses.layout import Layout
+from defenses.engine.layout import Layout
+from defenses.engine.store import ModelStore, _keys
+from defenses.engine.training import Job
 from defenses.recipe import Recipe, Schedule
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from defenses.store import ModelStore, _keys
-from defenses.training import Job
 from defenses.updates import SGD, Adam
 
 NOISE = 50.0
@@ -123,10 +123,10 @@ def test_what_only_judges_does_not_draw_anew(release: Release) -> None:
 
 def test_a_new_torch_and_new_code_draw_anew(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     before = root(release, PLAN)
-    monkeypatch.setattr("defenses.store.digest_of_training", lambda *given: "new code")
+    monkeypatch.setattr("defenses.engine.store.digest_of_training", lambda *given: "new code")
     code = root(release, PLAN)
     monkeypatch.undo()
-    monkeypatch.setattr("defenses.store.torch.__version__", "99.0")
+    monkeypatch.setattr("defenses.engine.store.torch.__version__", "99.0")
     assert len({before, code, root(release, PLAN)}) == 3
 
 
@@ -177,7 +177,7 @@ def test_the_secret_root_follows_the_key_of_the_model(
     draw: str, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two jobs have one secret root exactly if the store would take the model of one for that of the other."""
-    monkeypatch.setattr("defenses.store.choose_layout", lambda *given: Layout(width, 1, 1, compiled=False))
+    monkeypatch.setattr("defenses.engine.store.choose_layout", lambda *given: Layout(width, 1, 1, compiled=False))
     setting = Setting(Workplace(tmp_path), device="cpu", draw=DRAWS[draw])
     plan, store, count = parse_plan(PLAN), ModelStore(tmp_path / "models"), 1 if DRAWS[draw] is None else 2
     included, seeds = np.ones((count, 40), dtype=np.bool_), list(range(count))
@@ -205,7 +205,7 @@ def test_the_stack_that_a_model_is_trained_in_is_part_of_its_root(
     setting = Setting(Workplace(tmp_path), device="cpu", draw=Draw("walk", 2))
     roots = []
     for width in (1, 2, 8):
-        monkeypatch.setattr("defenses.store.choose_layout", lambda *given, wide=width: Layout(wide, 1, 1, False))
+        monkeypatch.setattr("defenses.engine.store.choose_layout", lambda *given, wide=width: Layout(wide, 1, 1, False))
         store = ModelStore(tmp_path / f"models-{width}")
         roots.append(setting.root(plan, _content(job(), store, setting)))
     assert len(set(roots)) == 2

@@ -17,6 +17,7 @@ from auditor.workplace import Workplace
 from defenses.accounting import account
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.training import Job, train
 from defenses.guarantee import Guarantee
 from defenses.modes import Mode
 from defenses.recipe import Recipe
@@ -25,7 +26,6 @@ from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.layerwise_dp import LayerwiseDP, LayerwiseGaussian
 from defenses.schemes.none import NoDefense
-from defenses.training import Job, train
 from reports.records.estimate import Estimate
 from reports.records.reproduction import Outcome, Reproduction
 

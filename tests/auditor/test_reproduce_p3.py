@@ -12,10 +12,10 @@ from auditor.reproduce.tables_told_apart import shown_epsilon, worst_neighbours
 from auditor.setting import Setting
 from auditor.workplace import Workplace
 from defenses.guarantee import Neighboring
+from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode
 from defenses.records import Records
 from defenses.schemes.marginals import Marginals
-from defenses.tables import Ways
 from reports.records.reproduction import Outcome, Row
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "broken" / "marginals.py"

@@ -15,6 +15,7 @@ from auditor.workplace import Workplace
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.training import train
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.job import Job
 from defenses.modes import Mode
@@ -22,7 +23,6 @@ from defenses.recipe import Recipe
 from defenses.records import Image, Records
 from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
-from defenses.training import train
 from reports.records.reproduction import Outcome, Reproduction
 
 

@@ -21,11 +21,11 @@ from auditor.setting import Setting
 from auditor.subject import Question, Subject
 from auditor.workplace import Workplace
 from defenses.defense import Defense, Prepared
+from defenses.engine.store import ModelStore
 from defenses.events import PureDpEvent
 from defenses.guarantee import Neighboring
 from defenses.records import BoolArray, Inclusion, IntArray, Records, Split, Table
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
 from reports.records.report import AttackStatus, Status
 
 

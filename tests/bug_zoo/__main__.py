@@ -17,7 +17,7 @@ import auditor.debug_dp
 from auditor.debug_dp.battery import Status, run_battery
 from auditor.debug_dp.check import checks
 from auditor.debug_dp.implementation import find_implementation
-from defenses.code_digest import digest_of_folders
+from defenses.engine.code_digest import digest_of_folders
 
 from . import CORRECT, described, names, seen_by
 

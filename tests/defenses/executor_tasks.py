@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from defenses.engine.executors import Processes, RayTasks
 from defenses.errors import PlanError
-from defenses.executors import Processes, RayTasks
 from defenses.progress import OnProgress
 
 

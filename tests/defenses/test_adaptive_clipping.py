@@ -15,23 +15,23 @@ from torch import Tensor
 
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
-from defenses.clipping.noisy_quantile import NoisyQuantile
 from defenses.defense import History, Sampler
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.store import model_of
+from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.job import Job
-from defenses.layers import Materialised, PerExample
+from defenses.mechanisms.clipping.noisy_quantile import NoisyQuantile
 from defenses.modes import Mode
 from defenses.nadam import Nadam
-from defenses.probe import Reading, Step
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.adaptive_clipping import AdaptiveClipping
 from defenses.schemes.dp_sgd import DPSGD
-from defenses.store import model_of
-from defenses.training import train
 from defenses.updates import Tensors
 
 LABELS = 3

@@ -10,8 +10,8 @@ from scipy import stats
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.per_example import PerExampleGradients
 from defenses.guarantee import Guarantee
-from defenses.per_example import PerExampleGradients
 from defenses.randomness import Noise
 from defenses.sampling import Lots
 from defenses.schemes.automatic_clipping import AutomaticClipping, NormalizedGaussian

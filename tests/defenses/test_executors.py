@@ -21,15 +21,15 @@ import torch
 
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History, Prepared
+from defenses.engine.executors import Executor, InProcess, Processes, RayTasks
+from defenses.engine.store import ModelStore
+from defenses.engine.training import Job
 from defenses.ensemble import Ensemble
 from defenses.errors import PlanError, TrainingError
-from defenses.executors import Executor, InProcess, Processes, RayTasks
 from defenses.progress import OnProgress, Progress, silent
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
-from defenses.store import ModelStore
-from defenses.training import Job
 from defenses.updates import SGD
 
 RAY = pytest.param("ray", marks=pytest.mark.cluster)

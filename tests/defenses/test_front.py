@@ -8,12 +8,12 @@ import torch
 
 from defenses.architectures import Architecture
 from defenses.defense import Defense, Prepared
-from defenses.front import Front, front_of, untrained
+from defenses.engine.training import Job, train
+from defenses.input_transform import Front, front_of, untrained
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import Job, train
 
 rng = np.random.default_rng(3)
 X = rng.normal(2.0, 3.0, size=(50, 6)).astype(np.float32)

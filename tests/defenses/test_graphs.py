@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.func import grad
 
-from defenses import graphs
+from defenses import compiled_functions
+from defenses.compiled_functions import Graph
 from defenses.errors import PlanError
-from defenses.graphs import Graph
 
 
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_said", set())
+    monkeypatch.setattr(compiled_functions, "_said", set())
 
 
 def slope(weights: dict[str, Tensor], x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -133,7 +133,7 @@ def test_compiled_code_is_kept_where_nobody_else_can_put_any(tmp_path: Path, mon
     """What is loaded from that folder is run, and TorchInductor's default is a shared temporary folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    graphs._keep_compiled_code_private()
+    compiled_functions._keep_compiled_code_private()
     folder = tmp_path / "cache" / "privacy-auditor" / "compiled"
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -142,4 +142,4 @@ def test_compiled_code_is_kept_where_nobody_else_can_put_any(tmp_path: Path, mon
     shared.chmod(0o777)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(shared))
     with pytest.raises(PlanError, match="mode 0777"):
-        graphs._keep_compiled_code_private()
+        compiled_functions._keep_compiled_code_private()

@@ -9,12 +9,12 @@ from scipy import stats
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.training import Job, train
 from defenses.guarantee import Guarantee, Neighboring
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.label_dp import LabelDP
-from defenses.training import Job, train
 
 
 def records(n: int, classes: int, label: int | None = None) -> Records:

@@ -14,17 +14,17 @@ from auditor.white_box import Watch, observe_steps
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.per_example import PerExampleGradients
+from defenses.engine.training import Job, train
 from defenses.errors import TrainingError
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.modes import Mode
-from defenses.per_example import PerExampleGradients
 from defenses.randomness import Noise
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.layerwise_dp import LayerwiseDP, LayerwiseGaussian, Pca
-from defenses.training import Job, train
 
 rng = np.random.default_rng(7)
 X, Y = rng.normal(size=(60, 6)).astype(np.float32), rng.integers(0, 3, 60)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from defenses import layout
 from defenses.architectures import Architecture
-from defenses.executors import InProcess, Processes
+from defenses.engine import layout
+from defenses.engine.executors import InProcess, Processes
+from defenses.engine.layout import Layout, choose_layout, layout_key, usual_layout
 from defenses.job import Job
-from defenses.layout import Layout, choose_layout, layout_key, usual_layout
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots

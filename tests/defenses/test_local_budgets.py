@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from defenses.gradients import Measures
-from defenses.local.budgets import BudgetRule, Budgets, PureFilter
-from defenses.local.gradient_rule import Feedback, NoisyExamples
+from defenses.mechanisms.local.budgets import BudgetRule, Budgets, PureFilter
+from defenses.mechanisms.local.gradient_rule import Feedback, NoisyExamples
 from defenses.randomness import Noise
 from defenses.updates import Tensors
 

@@ -12,8 +12,8 @@ from test_local_gradients import GRADIENTS, LOTS, PUBLIC, RECORDS, table, traine
 from defenses.accounting import price
 from defenses.defense import History
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
-from defenses.local.budgets import BudgetRule
-from defenses.local.gradient_rule import Feedback, NoisyExamples
+from defenses.mechanisms.local.budgets import BudgetRule
+from defenses.mechanisms.local.gradient_rule import Feedback, NoisyExamples
 from defenses.modes import Mode
 from defenses.records import Column, Image, Records, Table
 from defenses.sampling import Lots

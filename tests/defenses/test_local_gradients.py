@@ -12,17 +12,17 @@ from scipy import stats
 
 from defenses.architectures import Architecture
 from defenses.defense import Defense
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.training import Job, train
 from defenses.ensemble import Ensemble
-from defenses.layers import Materialised, PerExample
-from defenses.local.budgets import BudgetRule
-from defenses.local.noisy_gradients import privatize_gradients
+from defenses.mechanisms.local.budgets import BudgetRule
+from defenses.mechanisms.local.noisy_gradients import privatize_gradients
 from defenses.modes import Mode
-from defenses.probe import Reading, Step
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.local_dp import LocalDP
-from defenses.training import Job, train
 from defenses.updates import Tensors
 
 rng = np.random.default_rng(3)

@@ -7,7 +7,7 @@ import opendp.prelude as opendp
 import pytest
 from scipy import stats
 
-from defenses.local.labels import debias, keep_probability, randomise_labels
+from defenses.mechanisms.local.labels import debias, keep_probability, randomise_labels
 
 
 @pytest.mark.parametrize(("epsilon", "classes"), [(0.5, 2), (1.0, 3), (4.0, 10)])

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from defenses.local.noise import STEPS, laplace_on_grid
-from defenses.local.preparation import Missing, Standardisation, check_rows, public_statistics
-from defenses.local.privatize import Source, privatize, privatize_chunks
+from defenses.mechanisms.local.noise import STEPS, laplace_on_grid
+from defenses.mechanisms.local.preparation import Missing, Standardisation, check_rows, public_statistics
+from defenses.mechanisms.local.privatize import Source, privatize, privatize_chunks
 from defenses.modes import Mode
 
 KNOWN = Standardisation(np.array([10.0, -1.0, 0.0]), np.array([2.0, 0.5, 1.0]), "a test")
@@ -115,7 +115,7 @@ def test_a_stream_is_the_whole_in_parts(size: int) -> None:
 def test_blocks_of_noise_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = whole()
     expected, _ = privatize(x, y, source=SOURCE, rng=rng(3))
-    monkeypatch.setattr("defenses.local.privatize.BLOCK", 10)
+    monkeypatch.setattr("defenses.mechanisms.local.privatize.BLOCK", 10)
     np.testing.assert_array_equal(privatize(x, y, source=SOURCE, rng=rng(3))[0], expected)
 
 
@@ -163,7 +163,8 @@ def test_real_releases_never_repeat() -> None:
 
 
 def test_a_data_owner_needs_no_torch() -> None:
-    code = "import sys, defenses.local.privatize, defenses.local.noisy_gradients as n; sys.exit('torch' in sys.modules)"
+    modules = "defenses.mechanisms.local.privatize, defenses.mechanisms.local.noisy_gradients"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from defenses.local.preparation import Standardisation, clipped_statistics, public_statistics, raw_statistics
+from defenses.mechanisms.local.preparation import Standardisation, clipped_statistics, public_statistics, raw_statistics
 
 rng = np.random.default_rng(3)
 X = rng.normal([5.0, -2.0, 0.0], [3.0, 0.1, 1.0], size=(500, 3))

@@ -13,15 +13,15 @@ from pydantic import TypeAdapter
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.training import Job, train
 from defenses.errors import TrainingError
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
+from defenses.mechanisms.tables.margins import Ways
 from defenses.modes import Mode
 from defenses.recipe import Recipe
 from defenses.records import Column, Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.marginals import Marginals, released_tables
-from defenses.tables.margins import Ways
-from defenses.training import Job, train
 from defenses.updates import Adam
 
 LOTS = Lots(300, 50, 1)

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.training import Job, train
 from defenses.errors import TrainingError
 from defenses.guarantee import Guarantee, Neighboring
 from defenses.recipe import Recipe
@@ -20,7 +21,6 @@ from defenses.records import Image, Records
 from defenses.sampling import Lots
 from defenses.schemes import output_perturbation
 from defenses.schemes.output_perturbation import LIPSCHITZ, TOLERANCE, Law, OutputPerturbation, sensitivity, solve
-from defenses.training import Job, train
 
 LINEAR = Architecture("mlp", {"hidden": []})
 rng = np.random.default_rng(11)

@@ -9,6 +9,7 @@ from scipy import stats
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History
+from defenses.engine.training import Job, train
 from defenses.errors import TrainingError
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.progress import Progress
@@ -17,7 +18,6 @@ from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes import pate
 from defenses.schemes.pate import PATE, Law, noisy_winners, parts_of
-from defenses.training import Job, train
 
 LOTS = Lots(200, 10, 8)
 RECIPE = Recipe(architecture=Architecture("mlp", {"hidden": []}), lots=LOTS, learning_rate=0.5)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from defenses import graphs, layers
+from defenses import compiled_functions
 from defenses.architectures import Architecture
+from defenses.engine import layers
+from defenses.engine.per_example import PerExampleGradients
 from defenses.gradients import ClippedGaussian
-from defenses.per_example import PerExampleGradients
 from defenses.updates import Tensors
 
 
@@ -215,7 +216,7 @@ class Unmappable(nn.Module):
 def test_what_has_no_closed_form_is_materialised_and_said(
     kind: type[nn.Module], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "_said", set())
+    monkeypatch.setattr(compiled_functions, "_said", set())
     torch.manual_seed(0)
     module = kind().double()
     with caplog.at_level(logging.WARNING):
@@ -231,7 +232,7 @@ def test_what_has_no_closed_form_is_materialised_and_said(
 def test_what_cannot_be_mapped_is_taken_one_by_one(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "_said", set())
+    monkeypatch.setattr(compiled_functions, "_said", set())
     torch.manual_seed(0)
     module = Unmappable().double()
     with caplog.at_level(logging.WARNING):

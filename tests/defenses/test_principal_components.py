@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from defenses import principal_components
-from defenses.principal_components import fit, fit_once, fit_privately, second_moments
+from defenses.mechanisms import principal_components
+from defenses.mechanisms.principal_components import fit, fit_once, fit_privately, second_moments
 from defenses.records import Image, Records
 
 rng = np.random.default_rng(3)

@@ -10,21 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call, grad
 
-from defenses import stack as engine
 from defenses.architectures import Architecture
+from defenses.engine import model_stack as engine
+from defenses.engine.layers import Materialised, PerExample
+from defenses.engine.probe import Reading, Step
+from defenses.engine.store import ModelStore
+from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
 from defenses.gradients import ClippedGaussian, GradientRule
 from defenses.job import Job
-from defenses.layers import Materialised, PerExample
-from defenses.probe import Reading, Step
 from defenses.recipe import Precision, Recipe
 from defenses.records import BoolArray, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.none import NoDefense
-from defenses.store import ModelStore
-from defenses.training import train
 from defenses.updates import Tensors
 
 MLP = Architecture("mlp", {"hidden": [8]})

@@ -10,10 +10,10 @@ from scipy import stats
 from torch import Tensor
 
 from defenses.architectures import Architecture
-from defenses.clipping.noisy_quantile import NoisyQuantile
-from defenses.clipping.raw_quantile import RawQuantile
+from defenses.engine.per_example import PerExampleGradients
 from defenses.gradients import LotRule
-from defenses.per_example import PerExampleGradients
+from defenses.mechanisms.clipping.noisy_quantile import NoisyQuantile
+from defenses.mechanisms.clipping.raw_quantile import RawQuantile
 from defenses.randomness import Noise
 from defenses.records import Records, Table
 from defenses.sampling import Lots

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from defenses.architectures import Architecture
 from defenses.defense import Defense, Sampler
+from defenses.engine.training import Job, train
 from defenses.gradients import ClippedGaussian, LotRule, Measures, ReviewedRule
 from defenses.randomness import Noise
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots, by_label
 from defenses.schemes.none import NoDefense
-from defenses.training import Job, train
 from defenses.updates import Tensors
 
 rng = np.random.default_rng(3)
@@ -80,8 +80,8 @@ def test_a_lot_rule_sees_all_of_a_lot_though_it_comes_in_parts(monkeypatch: pyte
     for bytes_at_once in (2**25, 4096):  # the second forces micro-batches of a few records
         SEEN.clear()
         clipped.clear()
-        monkeypatch.setattr("defenses.stack.LARGEST_BYTES", {"cpu": bytes_at_once, "cuda": 0})
-        monkeypatch.setattr("defenses.stack.TOTAL_BYTES", {"cpu": bytes_at_once, "cuda": 0})
+        monkeypatch.setattr("defenses.engine.model_stack.LARGEST_BYTES", {"cpu": bytes_at_once, "cuda": 0})
+        monkeypatch.setattr("defenses.engine.model_stack.TOTAL_BYTES", {"cpu": bytes_at_once, "cuda": 0})
         trained(Ruled())
         sizes = [size for size, _, _ in SEEN]
         assert len(sizes) == 2 * 4 * 3

@@ -10,13 +10,13 @@ import torch
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History
+from defenses.engine.store import model_of
+from defenses.engine.training import Job, train
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes import schemes
-from defenses.store import model_of
-from defenses.training import Job, train
 
 # Parameters for schemes that have none by default.
 SETTINGS = {

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+import defenses
 from defenses.architectures import Architecture
 from defenses.authentication import Authenticator
+from defenses.engine import code_digest
+from defenses.engine.executors import InProcess
+from defenses.engine.layout import Layout
+from defenses.engine.store import ModelStore, model_of
+from defenses.engine.training import Job, train
 from defenses.errors import CheckpointError, PlanError, TrainingError
-from defenses.executors import InProcess
-from defenses.layout import Layout
 from defenses.progress import Progress
 from defenses.recipe import Recipe, Schedule
 from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
-from defenses.store import ModelStore, model_of
-from defenses.training import Job, train
 from defenses.updates import SGD, Adam
 
 
@@ -194,7 +196,7 @@ def test_a_place_that_workers_do_not_share_is_named(tmp_path: Path) -> None:
 
 def test_a_worker_with_other_code_trains_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def upgrade() -> None:
-        monkeypatch.setattr("defenses.store.digest_of_training", lambda architecture, scheme: "of tomorrow")
+        monkeypatch.setattr("defenses.engine.store.digest_of_training", lambda architecture, scheme: "of tomorrow")
 
     with pytest.raises(TrainingError, match="same versions everywhere"):
         ModelStore(tmp_path, executor=Watched(upgrade)).train(job(), INCLUDED[:1], [1], device="cpu")
@@ -205,7 +207,7 @@ def test_a_worker_without_the_network_says_so(monkeypatch: pytest.MonkeyPatch, t
     def forget(architecture: str, scheme: str) -> str:
         raise ModuleNotFoundError("No module named 'networks'")
 
-    watched = Watched(lambda: monkeypatch.setattr("defenses.store.digest_of_training", forget))
+    watched = Watched(lambda: monkeypatch.setattr("defenses.engine.store.digest_of_training", forget))
     with pytest.raises(TrainingError, match=r"No module named 'networks'.*install it there"):
         ModelStore(tmp_path, executor=watched).train(job(), INCLUDED[:1], [1], device="cpu")
 
@@ -219,7 +221,7 @@ def test_a_layout_is_measured_once_and_kept(url: bool, tmp_path: Path, monkeypat
         measured.append(models)
         return Layout(width=2, workers=1, threads=1, compiled=False)
 
-    monkeypatch.setattr("defenses.store.choose_layout", choose)
+    monkeypatch.setattr("defenses.engine.store.choose_layout", choose)
     watched = Watched()
     first = ModelStore(place, executor=watched)
     first.train(job(), INCLUDED, [1, 2, 3], device="cpu")
@@ -245,7 +247,9 @@ def test_a_layout_that_somebody_else_put_there_is_measured_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = []
-    monkeypatch.setattr("defenses.store.choose_layout", lambda *given: measured.append(1) or Layout(1, 1, 1, False))
+    monkeypatch.setattr(
+        "defenses.engine.store.choose_layout", lambda *given: measured.append(1) or Layout(1, 1, 1, False)
+    )
     for key in (1, 1, 2):
         store = ModelStore(tmp_path, authenticator=Authenticator(bytes([key] * 32)))
         store.layout(job(), 1, torch.device("cpu"))
@@ -295,3 +299,10 @@ def test_a_factory_of_the_users_own_needs_a_permission(tmp_path: Path, monkeypat
         with pytest.raises(PlanError, match="--allow-code"):
             use()
     assert not (tmp_path / "ran").exists()
+
+
+def test_the_digest_of_training_covers_the_whole_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    covered: list[Path] = []
+    monkeypatch.setattr(code_digest, "digest_of_folders", lambda *folders: covered.extend(folders) or "")
+    code_digest.digest_of_training.__wrapped__()
+    assert covered == [Path(defenses.__path__[0])]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from defenses.tables.consistency import clipped, fit, nearest_counts
-from defenses.tables.discrete_laplace import KeyStream
-from defenses.tables.margins import Margin, Ways, contingency, margins_of, shape_of
-from defenses.tables.tree import Step, dependence, draw, order_of
+from defenses.mechanisms.tables.consistency import clipped, fit, nearest_counts
+from defenses.mechanisms.tables.discrete_laplace import KeyStream
+from defenses.mechanisms.tables.margins import Margin, Ways, contingency, margins_of, shape_of
+from defenses.mechanisms.tables.tree import Step, dependence, draw, order_of
 
 SIZES = {"a": 3, "b": 4, "c": 2, "d": 6}
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from defenses.guarantee import Neighboring
-from defenses.tables import (
+from defenses.mechanisms.tables import (
     Bins,
     Categories,
     Ways,
@@ -17,9 +17,9 @@ from defenses.tables import (
     total_variations,
     whole_numbers,
 )
-from defenses.tables import released as module
-from defenses.tables.domains import Domain, domain_from_json, domain_to_json
-from defenses.tables.frames import codes_of
+from defenses.mechanisms.tables import released as module
+from defenses.mechanisms.tables.domains import Domain, domain_from_json, domain_to_json
+from defenses.mechanisms.tables.frames import codes_of
 
 DOMAINS: dict[str, Domain] = {
     "age": whole_numbers(17, 90),
@@ -211,5 +211,5 @@ def test_numbers_of_a_bin_are_all_alike_likely() -> None:
 
 
 def test_the_library_needs_no_torch() -> None:
-    code = "import defenses.tables, sys; assert not {'torch', 'dp_accounting', 'opendp'} & set(sys.modules)"
+    code = "import defenses.mechanisms.tables, sys; assert not {'torch', 'dp_accounting', 'opendp'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

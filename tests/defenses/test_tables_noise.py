@@ -8,7 +8,7 @@ import pytest
 from opendp.mod import GLOBAL_FEATURES
 from scipy import stats
 
-from defenses.tables.discrete_laplace import GRAIN, KeyStream, add_by_opendp, noise_scale
+from defenses.mechanisms.tables.discrete_laplace import GRAIN, KeyStream, add_by_opendp, noise_scale
 
 SCALES = [Fraction(1, 3), Fraction(1), Fraction(73, 10), Fraction(28), Fraction(1000)]
 

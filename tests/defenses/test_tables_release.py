@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
+from defenses.mechanisms.tables import released as module
+from defenses.mechanisms.tables.domains import Categories, Domain
+from defenses.mechanisms.tables.margins import Margin, Ways, contingency, margins_of, shape_of
+from defenses.mechanisms.tables.released import Released, release
 from defenses.modes import Mode
-from defenses.tables import released as module
-from defenses.tables.domains import Categories, Domain
-from defenses.tables.margins import Margin, Ways, contingency, margins_of, shape_of
-from defenses.tables.released import Released, release
 
 DOMAINS: dict[str, Domain] = {
     "sex": Categories("f", "m", missing=False),

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from defenses import graphs
-from defenses import stack as engine
+from defenses import compiled_functions
 from defenses.architectures import Architecture
 from defenses.augmentation import Augmentation
 from defenses.defense import Defense
+from defenses.engine import model_stack as engine
+from defenses.engine.store import model_of
+from defenses.engine.training import Job, train
 from defenses.errors import TrainingError
 from defenses.gradients import ClippedGaussian
 from defenses.progress import Progress
@@ -22,8 +24,6 @@ from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes.dp_sgd import DPSGD
 from defenses.schemes.none import NoDefense
-from defenses.store import model_of
-from defenses.training import Job, train
 from defenses.updates import SGD, Adam
 
 MLP = Architecture("mlp", {"hidden": [16]})
@@ -313,7 +313,7 @@ def in_place_net(shape: tuple[int, ...], classes: int) -> nn.Module:
 def test_a_network_that_cannot_be_mapped_is_trained_all_the_same(
     defense: Defense, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphs, "_said", set())
+    monkeypatch.setattr(compiled_functions, "_said", set())
     work = job(defense, architecture=Architecture(f"{__name__}:in_place_net", allow_code=True))
     together = train(work, masks(3), [1, 2, 3], width=3, device="cpu")
     assert caplog.text.count("cannot be mapped over models") == 1

@@ -6,6 +6,7 @@ import numpy as np
 
 from auditor.canaries.kind import Drawn, Kind
 from defenses.architectures import Architecture
+from defenses.engine.training import Job, train
 from defenses.errors import DataError
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
@@ -13,7 +14,6 @@ from defenses.recipe import Recipe
 from defenses.records import Records
 from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
-from defenses.training import Job, train
 from defenses.updates import Adam
 
 

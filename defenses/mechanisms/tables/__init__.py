@@ -5,11 +5,11 @@ tables that share a column are made to agree, cells below zero are removed, and 
 whose dependence stands out of the noise.
 """
 
-from defenses.tables.domains import Bins, Categories, equal_bins, whole_numbers
-from defenses.tables.fidelity import total_variations
-from defenses.tables.frames import release_tables
-from defenses.tables.margins import Ways
-from defenses.tables.released import Released
+from defenses.mechanisms.tables.domains import Bins, Categories, equal_bins, whole_numbers
+from defenses.mechanisms.tables.fidelity import total_variations
+from defenses.mechanisms.tables.frames import release_tables
+from defenses.mechanisms.tables.margins import Ways
+from defenses.mechanisms.tables.released import Released
 
 __all__ = [
     "Bins",

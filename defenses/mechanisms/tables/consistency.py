@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from defenses.tables.margins import Margin
+from defenses.mechanisms.tables.margins import Margin
 
 Cells = npt.NDArray[np.float64]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from defenses.mechanisms.tables.consistency import Cells, Fitted
+from defenses.mechanisms.tables.margins import Margin
 from defenses.records import IntArray
-from defenses.tables.consistency import Cells, Fitted
-from defenses.tables.margins import Margin
 
 _DEVIATIONS = 2.0  # how far dependence must stand out of what noise alone looks like
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from defenses.local.preparation import Float64Array, check_epsilon
+from defenses.mechanisms.local.preparation import Float64Array, check_epsilon
 
 IntArray = npt.NDArray[np.int64]
 

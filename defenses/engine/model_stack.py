@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from defenses.architectures import Shape
-from defenses.bank import load_bank
 from defenses.defense import Defense, Sampler
+from defenses.engine.probe import Probe, Probed, Reading
+from defenses.engine.stacked_records import load_bank
+from defenses.engine.step_functions import Program
 from defenses.ensemble import Ensemble, Trace
 from defenses.errors import TrainingError
-from defenses.front import released_weights, with_front
 from defenses.gradients import LotRule, Measures, ReviewedRule
+from defenses.input_transform import released_weights, with_front
 from defenses.job import Job
-from defenses.probe import Probe, Probed, Reading
-from defenses.program import Program
 from defenses.randomness import Noise
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, IntArray

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from defenses.mechanisms.tables.domains import Bins, Categories, Domain, equal_bins
 from defenses.records import Column, IntArray, Records, Table
-from defenses.tables.domains import Bins, Categories, Domain, equal_bins
 
 # A number was rounded to float32 when it was encoded; without this share of the range, 38 might fall among the 37s.
 _ROUNDING = 2.0**-24

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from defenses.mechanisms.tables.domains import Domain
+from defenses.mechanisms.tables.frames import codes_of
+from defenses.mechanisms.tables.margins import Margin, Ways, contingency, margins_of, shape_of
 from defenses.records import IntArray
-from defenses.tables.domains import Domain
-from defenses.tables.frames import codes_of
-from defenses.tables.margins import Margin, Ways, contingency, margins_of, shape_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,9 +2,9 @@
 
 The network runs once on the lot. Hooks keep what goes into every layer with parameters, and the gradient of the summed
 loss is taken with respect to what comes out of it; since no layer mixes examples, row i of that is example i's own.
-From the two, `defenses.layers` gives each example's norm, the rule turns norms into weights, and the same two give the
-weighted sum ("book-keeping", Bu et al. 2022, "Differentially Private Optimization on Large Model at Small Cost"). A
-network that cannot be taken apart like this falls back to `vmap(grad)`, which materialises every gradient.
+From the two, `defenses.engine.layers` gives each example's norm, the rule turns norms into weights, and the same two
+give the weighted sum ("book-keeping", Bu et al. 2022, "Differentially Private Optimization on Large Model at Small
+Cost"). A network that cannot be taken apart like this falls back to `vmap(grad)`, which materialises every gradient.
 """
 
 import functools
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from defenses.architectures import Shape
+from defenses.compiled_functions import first_line, say_once
+from defenses.engine.layers import Materialised, PerExample, rule_of
 from defenses.gradients import GradientRule
-from defenses.graphs import first_line, say_once
-from defenses.layers import Materialised, PerExample, rule_of
 from defenses.updates import Tensors
 
 

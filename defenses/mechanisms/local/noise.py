@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from defenses.local.preparation import Float64Array
+from defenses.mechanisms.local.preparation import Float64Array
 
 STEPS = 2**16  # of the grid, from the middle of the range to its end
 

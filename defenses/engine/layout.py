@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from defenses.defense import Sampler
-from defenses.executors import Executor, InProcess, Processes
+from defenses.engine.executors import Executor, InProcess, Processes
+from defenses.engine.memory import freed_memory_is_kept, is_out_of_memory
+from defenses.engine.model_stack import Stack
 from defenses.job import Job
-from defenses.memory import freed_memory_is_kept, is_out_of_memory
 from defenses.sampling import poisson_lots, shuffled_lots
-from defenses.stack import Stack
 
 # A run of fewer model-steps is over before a measurement would be.
 WORTH_MEASURING_STEPS = 1000

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from defenses.local.noise import STEPS, laplace_on_grid
-from defenses.local.preparation import Float64Array, check_epsilon, fresh_rng
+from defenses.mechanisms.local.noise import STEPS, laplace_on_grid
+from defenses.mechanisms.local.preparation import Float64Array, check_epsilon, fresh_rng
 
 
 def privatize_gradients(
@@ -15,7 +15,7 @@ def privatize_gradients(
     """Clip each gradient in L1 and add Laplace noise of scale 2 C / epsilon to every coordinate of it.
 
     Each row is then epsilon-DP by itself, whoever adds them up. The engine draws the sum of a lot's noises at once,
-    which has the same law (`defenses.local.gradient_rule`).
+    which has the same law (`defenses.mechanisms.local.gradient_rule`).
 
     Args:
         gradients: (n, p), one row for each of the owner's records; a row that is not finite counts as 0.

@@ -4,7 +4,7 @@ import enum
 import math
 from dataclasses import dataclass
 
-from defenses.local.preparation import check_epsilon
+from defenses.mechanisms.local.preparation import check_epsilon
 
 
 class BudgetRule(enum.StrEnum):

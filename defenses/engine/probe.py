@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from defenses.engine.layers import PerExample
 from defenses.gradients import GradientRule, MovingThreshold
-from defenses.layers import PerExample
 from defenses.records import BoolArray
 from defenses.updates import Tensors
 

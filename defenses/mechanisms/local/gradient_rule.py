@@ -9,9 +9,9 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from defenses.gradients import Measures
-from defenses.local.budgets import Budgets, PureFilter
-from defenses.local.labels import keep_probability
-from defenses.local.noisy_gradients import check_max_grad_norm
+from defenses.mechanisms.local.budgets import Budgets, PureFilter
+from defenses.mechanisms.local.labels import keep_probability
+from defenses.mechanisms.local.noisy_gradients import check_max_grad_norm
 from defenses.randomness import Noise
 from defenses.updates import Tensors
 

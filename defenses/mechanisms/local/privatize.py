@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from defenses.local.labels import IntArray, check_labels, keep_probability, randomise_labels
-from defenses.local.noise import laplace_on_grid
-from defenses.local.preparation import (
+from defenses.mechanisms.local.labels import IntArray, check_labels, keep_probability, randomise_labels
+from defenses.mechanisms.local.noise import laplace_on_grid
+from defenses.mechanisms.local.preparation import (
     Float64Array,
     Missing,
     Standardisation,
@@ -109,7 +109,7 @@ def privatize(
 
     Example:
         >>> import numpy as np
-        >>> from defenses.local.preparation import public_statistics
+        >>> from defenses.mechanisms.local.preparation import public_statistics
         >>> known = public_statistics([[20.0, 1.0], [60.0, 3.0]])
         >>> x, _ = privatize([[35.0, np.nan]], source=Source(standardisation=known, epsilon=4.0))
         >>> x.shape

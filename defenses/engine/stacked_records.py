@@ -11,7 +11,7 @@ from torch import Tensor
 from defenses.architectures import Shape
 from defenses.defense import Prepared
 from defenses.errors import TrainingError
-from defenses.front import Front
+from defenses.input_transform import Front
 from defenses.job import Job
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray, Records

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from defenses.guarantee import Neighboring
+from defenses.mechanisms.tables.domains import Bins, Categories, Domain
+from defenses.mechanisms.tables.margins import Ways, margins_of
+from defenses.mechanisms.tables.released import Released, release
 from defenses.modes import Mode
 from defenses.records import IntArray
-from defenses.tables.domains import Bins, Categories, Domain
-from defenses.tables.margins import Ways, margins_of
-from defenses.tables.released import Released, release
 
 if TYPE_CHECKING:
     import pandas as pd

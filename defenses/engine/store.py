@@ -16,15 +16,15 @@ from pathlib import Path
 import torch
 
 from defenses.authentication import Authenticator, user_authenticator
-from defenses.code_digest import digest_of_training
+from defenses.engine.code_digest import digest_of_training
+from defenses.engine.executors import Executor
+from defenses.engine.layout import Layout, choose_layout, layout_key
+from defenses.engine.storage import Storage, open_storage
+from defenses.engine.training import Job, resolve_device, train
 from defenses.ensemble import Ensemble, concatenate
 from defenses.errors import CheckpointError, TrainingError
-from defenses.executors import Executor
-from defenses.layout import Layout, choose_layout, layout_key
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray
-from defenses.storage import Storage, open_storage
-from defenses.training import Job, resolve_device, train
 
 
 @dataclass
@@ -37,7 +37,7 @@ class ModelStore:
             other machines a path that all of them see, or an object store.
         trained: Models trained through this store so far.
         loaded: Models found in the folder so far.
-        executor: Where stacks are trained; None chooses by measuring (`defenses.layout`).
+        executor: Where stacks are trained; None chooses by measuring (`defenses.engine.layout`).
         authenticator: Seals what is kept; a model that another one sealed is trained again. None takes the user's own.
 
     Example:
@@ -70,7 +70,7 @@ class ModelStore:
         """Return the K models, training only those that are not in the folder.
 
         A stack is the unit of work: it is trained whole, and its models are written as soon as it is done.
-        Arguments and errors as in `defenses.training.train`; `stage` is what progress is called.
+        Arguments and errors as in `defenses.engine.training.train`; `stage` is what progress is called.
         """
         storage = self.storage
         place = resolve_device(device)

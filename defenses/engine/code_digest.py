@@ -19,13 +19,13 @@ def digest_of_folders(*folders: Path) -> str:
 
 @functools.cache
 def digest_of_training(network: str | None = None, scheme: str = __name__) -> str:
-    """Return a digest of the code that trains: this package, and the modules of a network or scheme from elsewhere.
+    """Return a digest of the code that trains: all of `defenses`, and a network or scheme from elsewhere.
 
     Args:
         network: Module of the network (`Architecture.module`) where it is the user's own; it is imported.
         scheme: Module of the scheme.
     """
-    digest = hashlib.sha256(digest_of_folders(Path(__file__).parent).encode())
+    digest = hashlib.sha256(digest_of_folders(Path(__file__).parents[1]).encode())
     for module in (*([] if network is None else [network]), scheme):
         digest.update(inspect.getsource(importlib.import_module(module)).encode())
     return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What schemes are made of: clipping, local noise, noisy tables, principal components."""
