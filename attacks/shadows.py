@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from attacks.membership.queries import viewed
+from attacks.image_views import viewed
 from defenses.engine.layout import Layout
 from defenses.engine.store import ModelStore
 from defenses.engine.training import Job, resolve_device
@@ -125,7 +125,7 @@ class ShadowSource:
 
         Args:
             count: Shadows, at least 1.
-            queries: Views of each record that are asked about (`attacks.membership.queries`).
+            queries: Views of each record that are asked about (`attacks.image_views`).
             on_progress: Called while shadows are trained.
         """
         kept = self._kept.get(queries)

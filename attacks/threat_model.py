@@ -11,8 +11,8 @@ from torch import nn
 
 from attacks.capabilities import Capability as Capability
 from attacks.capabilities import closure as closure
-from attacks.checks import check_answers, check_parts, check_slopes, understood
 from attacks.transcript import Transcript
+from attacks.validation import check_answers, check_parts, check_slopes, understood
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.guarantee import Guarantee, Unaccounted

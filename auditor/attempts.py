@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from filelock import FileLock
 
-from attacks.recorded import RecordedModel
+from attacks.recorded_models import RecordedModel
 from attacks.threat_model import Target
 from auditor.plan import Plan
 from auditor.workplace import SECRETS, Workplace

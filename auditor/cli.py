@@ -182,7 +182,7 @@ def render(
 def list_all(debug: Debug = False) -> None:
     """List data sets, architectures, schemes and attacks that a plan can name, and kinds of canaries."""
     with guarded(debug=debug):
-        from attacks.catalogue import catalogue
+        from attacks.registry import catalogue
         from auditor.canaries.kind import kinds
         from auditor.datasets import names
         from defenses.architectures import FACTORIES

@@ -88,10 +88,10 @@ def generated(
 
 def _content(members: Records, training: DcganTraining, defense: Defense, entry: Generator, setting: Setting) -> str:
     """Return SHA-256 (hex) of everything that the samples depend on, beside the seed."""
-    import attacks.reconstruction as folder
+    import attacks
 
     about = [members.digest, repr(training), repr(defense), entry.samples, setting.place, torch.__version__]
-    code = [digest_of_training(), digest_of_folders(Path(folder.__path__[0]))]
+    code = [digest_of_training(), digest_of_folders(Path(attacks.__path__[0]))]
     return hashlib.sha256(json.dumps([*about, *code]).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from attacks.membership.signals import logit_confidence
-from attacks.recorded import RecordedShadows
+from attacks.recorded_models import RecordedShadows
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target, closure
 from auditor.claims import MORE

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attacks.recorded import MOST_RECORDS, RecordedModel, RecordedShadows, row_numbers
+from attacks.recorded_models import MOST_RECORDS, RecordedModel, RecordedShadows, row_numbers
 from attacks.threat_model import Capability, Target
 from auditor.datasets.reading import check_class_count
 from auditor.plan import Plan

@@ -7,8 +7,8 @@ from typing import Any, cast, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from attacks.catalogue import catalogue
 from attacks.protocol import Attack
+from attacks.registry import catalogue
 from attacks.threat_model import Capability
 from auditor.plan import Plan, nearest
 from auditor.plan_parts import Control, Named, Training

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from attacks.recorded import MOST_RECORDS
+from attacks.recorded_models import MOST_RECORDS
 from auditor.datasets.npz import read_npz
 from auditor.memory import check_budget
 from defenses.errors import DataError

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
-from attacks.reconstruction.shared_gradients import deviation_of_noise, local_updates, shared_under
+from attacks.gradient_leakage.gradient_protections import clipped, noised, sparsified
+from attacks.gradient_leakage.shared_gradients import deviation_of_noise, local_updates, shared_under
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target
 from attacks.transcript import Transcript

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from attacks.recorded import RecordedShadows
+from attacks.recorded_models import RecordedShadows
 from attacks.shadows import ShadowSource
 from auditor.plan import Plan
 from auditor.plan_parts import Checkpoint

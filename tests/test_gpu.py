@@ -8,12 +8,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from attacks.catalogue import catalogue
+from attacks.gradient_leakage.gradient_matching import GradientMatching
+from attacks.gradient_leakage.label_recovery import recover_labels
+from attacks.gradient_leakage.shared_gradients import shared_gradients, shared_under
 from attacks.protocol import Attack, Guesses, MembershipScores, Reconstructions
 from attacks.reconstruction.dcgan import DcganTraining
-from attacks.reconstruction.gradient_leakage import GradientMatching
-from attacks.reconstruction.label_recovery import recover_labels
-from attacks.reconstruction.shared_gradients import shared_gradients, shared_under
+from attacks.registry import catalogue
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target, expose
 from attacks.transcript import Transcript

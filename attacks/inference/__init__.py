@@ -1,1 +1,1 @@
-"""Inference attacks: what a model gives away about hidden values of a record, and about itself."""
+"""Attribute inference: hidden values of a record, from what a model says of it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attacks.membership.queries import moved
+from attacks.image_views import moved
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.progress import OnProgress, Progress, silent

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attacks.image_views import check_queries, said_by_target
 from attacks.membership.joint_gaussian import joint_scores
-from attacks.membership.queries import check_queries, said_by_target
 from attacks.membership.signals import logit_confidence
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from attacks.membership.queries import check_queries, said_by_target
+from attacks.image_views import check_queries, said_by_target
 from attacks.membership.signals import probability
 from attacks.protocol import Attack, MembershipScores
 from attacks.threat_model import Capability, ThreatModel, View

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from attacks.catalogue import catalogue
+from attacks.registry import catalogue
 from auditor.canaries.ceiling import canaries_needed, one_run_ceiling
 from auditor.canaries.kind import Kind, kinds
 from auditor.canaries.plant import FEWEST

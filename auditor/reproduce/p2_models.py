@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from attacks.reconstruction.label_recovery import recover_labels
-from attacks.reconstruction.shared_gradients import shared_under
+from attacks.gradient_leakage.label_recovery import recover_labels
+from attacks.gradient_leakage.shared_gradients import shared_under
 from auditor import metrics
 from auditor.datasets import load
 from auditor.setting import Setting

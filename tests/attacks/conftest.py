@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.reconstruction.shared_gradients import shared_gradients
+from attacks.gradient_leakage.shared_gradients import shared_gradients
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from attacks.transcript import Transcript

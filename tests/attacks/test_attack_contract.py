@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from attacks.catalogue import catalogue
 from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
+from attacks.registry import catalogue
 from attacks.threat_model import LABEL, Capability, Target, ThreatModel, expose
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.catalogue import catalogue
+from attacks.gradient_leakage.shared_gradients import shared_gradients
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
-from attacks.reconstruction.shared_gradients import shared_gradients
-from attacks.recorded import RecordedShadows
+from attacks.recorded_models import RecordedShadows
+from attacks.registry import catalogue
 from attacks.threat_model import Capability, Target, closure, expose
 from attacks.transcript import Transcript
 from defenses.architectures import Architecture

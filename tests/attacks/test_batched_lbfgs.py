@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from attacks.reconstruction.batched_lbfgs import minimise
+from attacks.gradient_leakage.batched_lbfgs import minimise
 
 
 def test_rows_are_minimised_as_each_would_be_by_itself() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.inference.distillation import Distillation, made_up
+from attacks.extraction.distillation import Distillation, made_up
 from attacks.protocol import ExtractedModel
 from attacks.threat_model import Capability, Target, View, expose
 from defenses.architectures import Architecture

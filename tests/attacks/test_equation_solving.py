@@ -11,7 +11,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from attacks.inference.equation_solving import EquationSolving
+from attacks.extraction.equation_solving import EquationSolving
 from attacks.protocol import ExtractedModel
 from attacks.threat_model import Capability, Target, View, expose
 from defenses.architectures import Architecture

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.gradient_leakage.batched_adam import SignedAdam
+from attacks.gradient_leakage.dlg import DLG
+from attacks.gradient_leakage.first_layer import FirstLayer, first_layer_inputs
+from attacks.gradient_leakage.gradient_protections import clipped, noised, sparsified
+from attacks.gradient_leakage.idlg import IDLG
+from attacks.gradient_leakage.inverting_gradients import InvertingGradients
+from attacks.gradient_leakage.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.protocol import Attack, Reconstructions
-from attacks.reconstruction.batched_adam import SignedAdam
-from attacks.reconstruction.dlg import DLG
-from attacks.reconstruction.first_layer import FirstLayer, first_layer_inputs
-from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
-from attacks.reconstruction.idlg import IDLG
-from attacks.reconstruction.inverting_gradients import InvertingGradients
-from attacks.reconstruction.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.threat_model import Target, View, expose
 from attacks.transcript import Transcript
 from auditor import datasets

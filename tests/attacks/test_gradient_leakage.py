@@ -9,9 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from attacks.reconstruction.gradient_leakage import GradientMatching, Leaked
-from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
-from attacks.reconstruction.shared_gradients import local_updates, shared_gradients, shared_under
+from attacks.gradient_leakage.gradient_matching import GradientMatching, Leaked
+from attacks.gradient_leakage.gradient_protections import clipped, noised, sparsified
+from attacks.gradient_leakage.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.similarity import psnr
 from auditor.record_leakage import pair
 from defenses.gradients import ClippedGaussian
@@ -165,7 +165,7 @@ def test_victims_that_do_not_fit_at_once_are_taken_in_turn(monkeypatch: pytest.M
         return found
 
     whole = search()
-    monkeypatch.setattr("attacks.reconstruction.gradient_leakage._AT_ONCE", 300)  # two victims
+    monkeypatch.setattr("attacks.gradient_leakage.gradient_matching._AT_ONCE", 300)  # two victims
     assert np.allclose(search().x, whole.x, atol=1e-6)
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.inference.label_inference import LabelInference
+from attacks.gradient_leakage.gradient_protections import clipped, noised, sparsified
+from attacks.gradient_leakage.label_inference import LabelInference
+from attacks.gradient_leakage.label_recovery import UNKNOWN, recover_labels
+from attacks.gradient_leakage.layer_order import layers_in_order
+from attacks.gradient_leakage.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.protocol import Guesses
-from attacks.reconstruction.gradient_protections import clipped, noised, sparsified
-from attacks.reconstruction.label_recovery import UNKNOWN, recover_labels
-from attacks.reconstruction.layer_order import layers_in_order
-from attacks.reconstruction.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.threat_model import LABEL, Target, expose
 from attacks.transcript import Transcript
 from defenses.errors import NotApplicableError

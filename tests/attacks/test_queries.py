@@ -6,9 +6,9 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.metrics import roc_auc_score
 
+from attacks.image_views import VIEWS, viewed
 from attacks.membership.joint_gaussian import joint_scores
 from attacks.membership.lira import LiRA, lira_scores
-from attacks.membership.queries import VIEWS, viewed
 from defenses.augmentation import Augmentation
 from defenses.errors import NotApplicableError
 from defenses.records import Image, Records, Table

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from attacks.reconstruction.released_copies import ReleasedCopies
 from attacks.similarity import similarities
+from attacks.synthetic_data.released_copies import ReleasedCopies
 from attacks.threat_model import Target, View, expose
 from auditor.record_leakage import record_leakage
 from defenses.errors import NotApplicableError, NotDisclosedError

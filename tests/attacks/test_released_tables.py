@@ -9,14 +9,22 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-import attacks.membership.linkability as linkability
-import attacks.membership.nearest_synthetic as nearest
+import attacks.synthetic_data.linkability as linkability
+import attacks.synthetic_data.nearest_synthetic as nearest
 from attacks.inference.attribute_inference import codes_of, hidden_column
-from attacks.inference.singling_out import AT_LEAST, AT_MOST, EQUAL, Conditions, SinglingOut, cells_of, singling_out
-from attacks.inference.synthetic_attribute_inference import SyntheticAttributeInference, votes
-from attacks.membership.linkability import Linkability, column_distances, links
-from attacks.membership.nearest_synthetic import NearestSynthetic, distances, nearness_scores
 from attacks.protocol import Attack, Guesses, MembershipScores, Predicates
+from attacks.synthetic_data.linkability import Linkability, column_distances, links
+from attacks.synthetic_data.nearest_synthetic import NearestSynthetic, distances, nearness_scores
+from attacks.synthetic_data.singling_out import (
+    AT_LEAST,
+    AT_MOST,
+    EQUAL,
+    Conditions,
+    SinglingOut,
+    cells_of,
+    singling_out,
+)
+from attacks.synthetic_data.synthetic_attribute_inference import SyntheticAttributeInference, votes
 from attacks.threat_model import Target, expose
 from defenses.errors import NotApplicableError
 from defenses.records import BoolArray, Column, Image, Records, Table

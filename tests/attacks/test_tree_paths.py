@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.tree import DecisionTreeClassifier
 
-from attacks.inference.tree_paths import Categorical, Continuous, Feature, Leaves, find_leaves
+from attacks.extraction.tree_paths import Categorical, Continuous, Feature, Leaves, find_leaves
 
 
 class Asked:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.reconstruction.unfolded import unfolded
+from attacks.gradient_leakage.unfolded_convolution import unfolded
 
 
 @pytest.mark.parametrize("settings", [{}, {"padding": (2, 1), "stride": 2}, {"dilation": 2, "bias": False}])

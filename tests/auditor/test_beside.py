@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.reconstruction.shared_gradients import deviation_of_noise
+from attacks.gradient_leakage.shared_gradients import deviation_of_noise
 from attacks.threat_model import Target
 from auditor import drawn as drawing
 from auditor.audit import run_audit
@@ -115,7 +115,7 @@ def test_without_leave_the_gallery_shows_drawn_canaries_only(tmp_path: Path) -> 
 def test_claims_are_kept_and_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = BASE.format(scheme="", more="")
     first = audited(text, tmp_path)
-    from attacks.reconstruction.first_layer import FirstLayer
+    from attacks.gradient_leakage.first_layer import FirstLayer
 
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("attacked again")

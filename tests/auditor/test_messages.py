@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from attacks.catalogue import ENTRY_POINTS, catalogue
+from attacks.registry import ENTRY_POINTS, catalogue
 from auditor.cli import app
 from auditor.guarded import guarded, in_words
 from auditor.result_files import write_whole

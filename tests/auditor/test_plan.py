@@ -2,7 +2,7 @@
 
 import pytest
 
-from attacks.catalogue import catalogue
+from attacks.registry import catalogue
 from auditor.findings import check_limits
 from auditor.plan import parse_plan, parse_table
 from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe

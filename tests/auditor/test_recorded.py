@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from attacks.recorded import RecordedModel
+from attacks.recorded_models import RecordedModel
 from auditor.audit import run_audit
 from auditor.plan import Plan, parse_plan
 from auditor.setting import Setting

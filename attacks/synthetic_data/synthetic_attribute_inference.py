@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from attacks.inference.attribute_inference import codes_of, filled, hidden_column, imputed, without
-from attacks.membership.nearest_synthetic import distances, in_parts
 from attacks.protocol import Attack, Guesses
+from attacks.synthetic_data.nearest_synthetic import distances, in_parts
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Column, Records

@@ -5,14 +5,24 @@ import importlib
 import inspect
 import pkgutil
 
+import attacks.extraction
+import attacks.gradient_leakage
 import attacks.inference
 import attacks.membership
 import attacks.reconstruction
+import attacks.synthetic_data
 from attacks.protocol import Attack
 from defenses.plugins import load_plugins
 
 ENTRY_POINTS = "privacy_auditor.attacks"
-FOLDERS = (attacks.membership, attacks.reconstruction, attacks.inference)
+FOLDERS = (
+    attacks.membership,
+    attacks.reconstruction,
+    attacks.gradient_leakage,
+    attacks.synthetic_data,
+    attacks.inference,
+    attacks.extraction,
+)
 
 
 @functools.cache

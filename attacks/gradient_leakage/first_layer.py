@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.gradient_leakage.layer_order import layers_in_order
+from attacks.gradient_leakage.random_inputs import probes
 from attacks.protocol import Attack, Reconstructions
-from attacks.reconstruction.layer_order import layers_in_order
-from attacks.reconstruction.probes import probes
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent

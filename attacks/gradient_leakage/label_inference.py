@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.gradient_leakage.label_recovery import read_labels
 from attacks.protocol import Attack, Guesses
-from attacks.reconstruction.label_recovery import read_labels
 from attacks.threat_model import LABEL, Capability, ThreatModel, View
 from defenses.progress import OnProgress, silent
 

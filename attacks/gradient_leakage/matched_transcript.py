@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from attacks.gradient_leakage.gradient_matching import GradientMatching, Leaked
 from attacks.protocol import Reconstructions
-from attacks.reconstruction.gradient_leakage import GradientMatching, Leaked
 from attacks.threat_model import View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress

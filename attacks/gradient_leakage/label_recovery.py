@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.reconstruction.layer_order import layers_in_order
-from attacks.reconstruction.probes import probes
+from attacks.gradient_leakage.layer_order import layers_in_order
+from attacks.gradient_leakage.random_inputs import probes
 from attacks.threat_model import Facts, View
 from attacks.transcript import Transcript
 from defenses.errors import NotApplicableError

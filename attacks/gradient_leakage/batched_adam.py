@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.reconstruction.batched_lbfgs import Minimum, Objective
+from attacks.gradient_leakage.batched_lbfgs import Minimum, Objective
 
 _DECAYS, _DECAY = (3 / 8, 5 / 8, 7 / 8), 0.1
 _FIRST, _SECOND, _TINY = 0.9, 0.999, 1e-8

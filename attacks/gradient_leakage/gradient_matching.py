@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from attacks.reconstruction.batched_lbfgs import Minimum, Objective, minimise
-from attacks.reconstruction.shared_gradients import descent
-from attacks.reconstruction.unfolded import unfolded
+from attacks.gradient_leakage.batched_lbfgs import Minimum, Objective, minimise
+from attacks.gradient_leakage.shared_gradients import descent
+from attacks.gradient_leakage.unfolded_convolution import unfolded
 from defenses.engine.memory import freed_memory_is_kept
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray, IntArray

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.gradient_leakage.gradient_matching import GradientMatching
+from attacks.gradient_leakage.matched_transcript import check_settings, claimed, match, public_model
 from attacks.protocol import Attack, Reconstructions
-from attacks.reconstruction.gradient_leakage import GradientMatching
-from attacks.reconstruction.matched_transcript import check_settings, claimed, match, public_model
 from attacks.threat_model import Capability, ThreatModel, View
 from defenses.progress import OnProgress, silent
 

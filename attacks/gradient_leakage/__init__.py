@@ -1,0 +1,1 @@
+"""Gradient leakage: records and labels from what a participant of a training sends."""

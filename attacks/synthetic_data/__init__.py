@@ -1,0 +1,1 @@
+"""Attacks on records that were released in place of real ones."""
