@@ -1,7 +1,8 @@
 """How alike records are, pair by pair: the measures behind every verdict on reconstructions.
 
 Each function takes (r, *shape) and (n, *shape) and returns (r, n). Ranges are public and given, never read off data.
-What follows from the numbers is the auditor's business (`auditor.record_leakage`): a class mean is alike to everybody.
+What follows from the numbers is the auditor's business (`auditor.evidence.record_leakage`): a class mean is alike to
+everybody.
 """
 
 from collections.abc import Callable, Iterator

@@ -8,12 +8,12 @@ from typing import Any
 
 _HOMES = {
     "Audit": "auditor.audit",
-    "Plan": "auditor.plan",
-    "Setting": "auditor.setting",
-    "Workplace": "auditor.workplace",
-    "load_plan": "auditor.plan",
+    "Plan": "auditor.plan.plan",
+    "Setting": "auditor.context",
+    "Workplace": "auditor.workspace",
+    "load_plan": "auditor.plan.plan",
     "run_audit": "auditor.audit",
-    "write_audit": "auditor.output",
+    "write_audit": "auditor.report_files",
 }
 
 __all__ = sorted(_HOMES)

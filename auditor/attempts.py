@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from attacks.recorded_models import RecordedModel
 from attacks.threat_model import Target
-from auditor.plan import Plan
-from auditor.workplace import SECRETS, Workplace
+from auditor.plan.plan import Plan
+from auditor.workspace import SECRETS, Workplace
 from defenses.authentication import state_folder
 from defenses.engine.storage import Folder
 from defenses.ensemble import module_logits

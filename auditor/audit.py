@@ -13,27 +13,27 @@ from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, closure
 from auditor.attempts import count_attempt, run_of, subject_of
-from auditor.beside import with_beside
-from auditor.claims import confidence_of_claims, of_the_model, show_epsilon
-from auditor.evidence import Evidence, chosen, gather, measures
-from auditor.findings import check_limits, judge_all, level_of_intervals
-from auditor.gallery import gallery
-from auditor.grounds import judge_grounds
-from auditor.handed_over import checkpoint_subject
-from auditor.implied import imply_epsilon, try_reconstruction
-from auditor.kept_claims import KeptClaims
-from auditor.metrics import rate
-from auditor.plan import Plan
-from auditor.recorded import recorded_subject
-from auditor.recording import Outcome, build_report
-from auditor.released import released_subject
-from auditor.resolve import resolve_attacks
-from auditor.setting import Setting
-from auditor.slices import Part, parts
-from auditor.step_bounds import StepAudit
+from auditor.context import Setting
+from auditor.evidence.attack_cache import KeptClaims
+from auditor.evidence.gallery import gallery
+from auditor.evidence.run_attack import Evidence, chosen, gather, measures
+from auditor.evidence.subgroups import Part, parts
+from auditor.plan.plan import Plan
+from auditor.plan.resolve import resolve_attacks
+from auditor.report_builder import Outcome, build_report
+from auditor.statistics.membership import rate
 from auditor.subject import Question, Subject
-from auditor.trained import trained_subject
-from auditor.workplace import CLAIMS
+from auditor.targets.checkpoint import checkpoint_subject
+from auditor.targets.recorded_scores import recorded_subject
+from auditor.targets.secondary import with_beside
+from auditor.targets.synthetic_data import released_subject
+from auditor.targets.trained_here import trained_subject
+from auditor.verdicts.epsilon_claims import confidence_of_claims, of_the_model, show_epsilon
+from auditor.verdicts.findings import check_limits, judge_all, level_of_intervals
+from auditor.verdicts.grounds import judge_grounds
+from auditor.white_box.implied_epsilon import imply_epsilon, try_reconstruction
+from auditor.white_box.step_bounds import StepAudit
+from auditor.workspace import CLAIMS
 from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from reports.records.report import (

@@ -2,7 +2,7 @@
 
 import errno
 
-from auditor.paths import file_name, without_paths
+from auditor.files.paths import file_name, without_paths
 from reports.untrusted import printable
 
 LONGEST = 500

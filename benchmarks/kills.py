@@ -338,8 +338,8 @@ def _claims_another_result(case: Case, folder: Path, reference: Reference) -> bo
 
 def _planted(folder: Path) -> str:
     """Return what stands there of a planting, under its own name."""
-    from auditor.canaries.form import read_back
-    from auditor.canaries.sealed import Sealed, data_digest
+    from auditor.canaries.data_format import read_back
+    from auditor.canaries.sealed_coins import Sealed, data_digest
 
     out, secret = folder / "planted", folder / "coins.sealed"
     if not (out.exists() and secret.exists()):

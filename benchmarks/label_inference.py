@@ -64,7 +64,7 @@ def _row(records: int, epochs: int, noise: float, sizes: Sizes, device: str) -> 
     import numpy as np
 
     from auditor.datasets import load
-    from auditor.reproduce.p2_models import inferred_labels
+    from auditor.reproductions.p2_models import inferred_labels
     from defenses.architectures import Architecture
     from defenses.defense import Defense
     from defenses.engine.training import Job, train

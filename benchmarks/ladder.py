@@ -169,8 +169,8 @@ def _row(audit: str, proved: float, seconds: float, by_rates: Any, gaussian: Any
 
 
 def _steps(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
-    from auditor.step_bounds import THRESHOLD, implied_epsilon, mu_limits
-    from auditor.white_box import Watch, audit_steps, claim_of, observe_steps
+    from auditor.white_box.step_audit import Watch, audit_steps, claim_of, observe_steps
+    from auditor.white_box.step_bounds import THRESHOLD, implied_epsilon, mu_limits
 
     job, watch = _job(epsilon, sizes), Watch(canaries=sizes.step_canaries)
     claim, proved = claim_of(job), _proved(job)
@@ -203,9 +203,9 @@ def _steps(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def _one_run(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
-    from auditor.bounds import one_run_from_scores
-    from auditor.gradient_canaries import log_likelihood_ratios
-    from auditor.white_box import Watch, claim_of, observe_one_run
+    from auditor.epsilon.one_run import one_run_from_scores
+    from auditor.white_box.gradient_canaries import log_likelihood_ratios
+    from auditor.white_box.step_audit import Watch, claim_of, observe_one_run
     from defenses.records import Inclusion
 
     job = _job(epsilon, sizes)
@@ -227,7 +227,7 @@ def _one_run(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 
 def _black_box(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
     from attacks.membership.signals import log_probability
-    from auditor.bounds import one_run_from_scores
+    from auditor.epsilon.one_run import one_run_from_scores
     from defenses.engine.training import train
     from defenses.ensemble import module_logits
     from defenses.records import Inclusion
@@ -263,7 +263,7 @@ def _pretrained(n: int) -> Any:
 
 
 def _many_runs(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
-    from auditor.many_run import audit_many_runs, crafted_job
+    from auditor.epsilon.many_runs import audit_many_runs, crafted_job
     from defenses.recipe import Recipe
     from defenses.sampling import Lots
     from defenses.schemes.dp_sgd import DPSGD

@@ -220,21 +220,21 @@ class _Bench:
         ]
 
     def row(self, title: str, wanted: int, scores: Scores) -> dict[str, Any] | None:
-        from auditor import metrics
+        from auditor.statistics import membership
 
         indices = self.few if wanted < self.setup.pool else np.arange(self.setup.pool)
         self.shadows.outputs(1)  # shadows are trained before the clock starts
-        found: dict[str, list[float | None]] = {"auc": []} | {metrics.measure_name(rate): [] for rate in RATES}
+        found: dict[str, list[float | None]] = {"auc": []} | {membership.measure_name(rate): [] for rate in RATES}
         seconds = []
         for target in range(self.setup.targets):
             began = time.perf_counter()
             said = scores(target, indices)
             seconds.append(time.perf_counter() - began)
             truth = self.included[target][indices]
-            found["auc"].append(metrics.auc(said, truth, level=LEVEL).value)
+            found["auc"].append(membership.auc(said, truth, level=LEVEL).value)
             for rate in RATES:
-                estimate = metrics.tpr_at_fpr(said, truth, fpr=rate, level=LEVEL)
-                found[metrics.measure_name(rate)].append(estimate.value)
+                estimate = membership.tpr_at_fpr(said, truth, fpr=rate, level=LEVEL)
+                found[membership.measure_name(rate)].append(estimate.value)
         inside, outside = self.accuracies
         return {
             "data": self.setup.source,

@@ -62,10 +62,10 @@ def show(result: dict[str, Any], style: Style) -> str:
 
 def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
     from auditor.audit import run_audit
-    from auditor.metrics import baseline_of
-    from auditor.plan import load_plan, parse_plan
-    from auditor.setting import Setting
-    from auditor.workplace import Workplace
+    from auditor.context import Setting
+    from auditor.plan.plan import load_plan, parse_plan
+    from auditor.statistics.membership import baseline_of
+    from auditor.workspace import Workplace
     from reports.records.report import AttackStatus
 
     plans = [parse_plan(QUICK)] if settings.quick else [load_plan(path) for path in sorted(PLANS.glob("*.toml"))]

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.harness import Settings, Style, interleave, spread, table, try_out
 
 NAME = "startup"
-CALL = "import sys; from auditor.cli import main; sys.argv[0] = 'auditor'; main()"  # as the installed script does
+CALL = "import sys; from auditor.cli.main import main; sys.argv[0] = 'auditor'; main()"  # as the installed script does
 COMMANDS: dict[str, Sequence[str]] = {
     'python -c "pass"': ("-c", "pass"),
     'python -c "import auditor"': ("-c", "import auditor"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from auditor.cli import app
+from auditor.cli.main import app
 
 HEAVY = ("torch", "torchvision", "art", "sklearn", "matplotlib", "seaborn", "scipy")
 
@@ -23,9 +23,9 @@ def loaded_after(code: str) -> set[str]:
     "code",
     [
         "import auditor",
-        "import auditor.cli",
-        "from typer.testing import CliRunner; from auditor.cli import app; CliRunner().invoke(app, ['--help'])",
-        "from typer.testing import CliRunner; from auditor.cli import app\n"
+        "import auditor.cli.main",
+        "from typer.testing import CliRunner; from auditor.cli.main import app; CliRunner().invoke(app, ['--help'])",
+        "from typer.testing import CliRunner; from auditor.cli.main import app\n"
         "assert CliRunner().invoke(app, ['gate', 'nowhere.json', '--policy', 'nowhere.toml']).exit_code == 2",
         "import reports.gate.gate, reports.gate.to_junit, reports.gate.to_sarif",
     ],

@@ -17,7 +17,7 @@ from attacks.registry import catalogue
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Capability, Target, expose
 from attacks.transcript import Transcript
-from auditor.white_box import Watch, observe_steps
+from auditor.white_box.step_audit import Watch, observe_steps
 from defenses.architectures import Architecture
 from defenses.defense import Defense
 from defenses.engine.store import ModelStore

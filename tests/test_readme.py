@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from auditor.compare.plan import load_compare_plan
-from auditor.findings import check_limits
-from auditor.plan import load_plan
-from auditor.resolve import resolve_attacks, resolve_defense
-from auditor.tune.looking import asked_of
-from auditor.tune.plan import load_tune_plan
+from auditor.plan.plan import load_plan
+from auditor.plan.resolve import resolve_attacks, resolve_defense
+from auditor.tuning.looking import asked_of
+from auditor.tuning.plan import load_tune_plan
+from auditor.verdicts.findings import check_limits
 from reports.gate.gate import load_policy
 
 ROOT = Path(__file__).parent.parent
-PLANS = sorted([*ROOT.glob("examples/**/*.toml"), *ROOT.glob("auditor/demo_plans/*.toml")])
+PLANS = sorted([*ROOT.glob("examples/**/*.toml"), *ROOT.glob("auditor/cli/demo_plans/*.toml")])
 
 
 def stories() -> list[tuple[str, int]]:
@@ -38,7 +38,7 @@ def test_the_stories_run_as_printed(tmp_path: Path) -> None:
     # The commands find `auditor` and `python` as they would in an activated environment.
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, arguments in (("python", ""), ("auditor", "-c 'from auditor.cli import main; main()'")):
+    for name, arguments in (("python", ""), ("auditor", "-c 'from auditor.cli.main import main; main()'")):
         (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         (folder / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

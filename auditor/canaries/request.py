@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from attacks.registry import catalogue
-from auditor.canaries.ceiling import canaries_needed, one_run_ceiling
-from auditor.canaries.kind import Kind, kinds
-from auditor.canaries.plant import FEWEST
-from auditor.plan import nearest, table_error
-from auditor.plan_parts import Source
+from auditor.canaries.canary_type import Kind, kinds
+from auditor.canaries.detectability import canaries_needed, one_run_ceiling
+from auditor.canaries.planting import FEWEST
+from auditor.plan.plan import nearest, table_error
+from auditor.plan.sections import Source
 from defenses.errors import PlanError
 from reports.parsing import read_toml
 from reports.untrusted import printable, quoted

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.canaries.sealed import Sealed
+from auditor.canaries.sealed_coins import Sealed
 from defenses.errors import DataError, PlanError
 from reports.parsing import read_json
 

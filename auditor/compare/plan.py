@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from auditor.plan import Plan, parse_table, read_table, table_error
-from auditor.plan_parts import Name, Part, PriorAware, WhiteBox
+from auditor.plan.plan import Plan, parse_table, read_table, table_error
+from auditor.plan.sections import Name, Part, PriorAware, WhiteBox
 from defenses.errors import PlanError
 from reports.parsing import problems
 from reports.untrusted import printable, quoted

@@ -8,19 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from auditor.audit import run_audit
-from auditor.claims import CLAIM, PROOF, REBUILT, STEP
 from auditor.compare.plan import Cell, ComparePlan
-from auditor.output import clear, write_audit
-from auditor.paths import plan_without_paths
-from auditor.reasons import reason
-from auditor.resolve import (
+from auditor.context import Setting
+from auditor.files.paths import plan_without_paths
+from auditor.plan.resolve import (
     parameters_of,
     resolve_architecture,
     resolve_attacks,
     resolve_defense,
     resolve_steps,
 )
-from auditor.setting import Setting
+from auditor.reasons import reason
+from auditor.report_files import clear, write_audit
+from auditor.verdicts.epsilon_claims import CLAIM, PROOF, REBUILT, STEP
 from defenses.errors import AuditError, TrainingError
 from defenses.progress import Progress
 from reports.exit_codes import report_exit_code

@@ -9,15 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from auditor.datasets.array_files import read_arrays
+from auditor.datasets.data_directory import DATA_VARIABLE, DataSet, Part, Shelf
 from auditor.datasets.image_folders import read_folder
 from auditor.datasets.image_sets import IMAGE_SETS
+from auditor.datasets.member_nonmember_checks import check_records
 from auditor.datasets.reading import Reading
 from auditor.datasets.schema import decode, encode, few, nearest
-from auditor.datasets.shelf import DATA_VARIABLE, DataSet, Part, Shelf
-from auditor.datasets.sides import check_records
 from auditor.datasets.table_files import TABLE_ENDINGS, read_table
 from auditor.datasets.table_sets import TABLE_SETS
-from auditor.memory import default_budget
+from auditor.files.memory_budget import default_budget
 from defenses.errors import AuditError, DataError
 from defenses.records import Records
 from reports.untrusted import guarded

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.datasets.npz import read_npz
 from auditor.datasets.pixels import channels_first
 from auditor.datasets.reading import Reading, check_class_count
 from auditor.datasets.schema import numeric, table
-from auditor.memory import check_budget
+from auditor.files.memory_budget import check_budget
+from auditor.files.npz import read_npz
 from defenses.errors import DataError
 from defenses.records import FloatArray, Image, IntArray, Records, Table
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
 
 from auditor.datasets.schema import quoted
-from auditor.memory import check_budget
+from auditor.files.memory_budget import check_budget
 from defenses.errors import DataError
 from reports.untrusted import guarded, open_regular, printable
 

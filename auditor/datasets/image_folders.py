@@ -11,7 +11,7 @@ from auditor.datasets.image_files import FORMATS, image_endings, image_pixels, i
 from auditor.datasets.pixels import Bytes, unit_interval
 from auditor.datasets.reading import Reading
 from auditor.datasets.schema import few, quoted
-from auditor.memory import check_budget
+from auditor.files.memory_budget import check_budget
 from defenses.errors import DataError
 from defenses.records import Image, Records
 from reports.untrusted import guarded, printable

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from auditor.datasets.npz import read_npz
+from auditor.datasets.data_directory import DataSet, Part, Shelf
 from auditor.datasets.pixels import Bytes, channels_first, decode_jpeg, read_idx, unit_interval
-from auditor.datasets.shelf import DataSet, Part, Shelf
+from auditor.files.npz import read_npz
 from defenses.errors import DataError
 from defenses.records import Image, Records
 

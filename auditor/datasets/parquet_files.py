@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.datasets.csv_files import column_names
 from auditor.datasets.schema import quoted
-from auditor.memory import check_budget
+from auditor.files.memory_budget import check_budget
 from defenses.errors import DataError
 from reports.untrusted import guarded, open_regular, printable
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.memory import check_budget, default_budget
+from auditor.files.memory_budget import check_budget, default_budget
 from defenses.errors import DataError
 from defenses.records import FloatArray
 from reports.untrusted import guarded, open_regular, printable

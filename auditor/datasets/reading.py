@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from auditor.memory import default_budget
+from auditor.files.memory_budget import default_budget
 from defenses.errors import DataError
 from defenses.records import Records
 from reports.untrusted import printable

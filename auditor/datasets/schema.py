@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.memory import check_budget, default_budget
+from auditor.files.memory_budget import check_budget, default_budget
 from defenses.errors import DataError
 from defenses.records import Column, FloatArray, IntArray, Records, Table
 from reports.untrusted import printable

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.datasets.csv_files import GAPS, read_cells
-from auditor.datasets.npz import read_npz
+from auditor.datasets.data_directory import DataSet, Part, Shelf
 from auditor.datasets.schema import MISSING, categorical, encode, numeric, table
-from auditor.datasets.shelf import DataSet, Part, Shelf
-from auditor.memory import default_budget
+from auditor.files.memory_budget import default_budget
+from auditor.files.npz import read_npz
 from defenses.records import Records, Table
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.bound_types import EpsilonBound
 from auditor.debug_dp.bench import Bench
 from auditor.debug_dp.check import Answer, Check, checks
 from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.implementation import Implementation, UserCodeError
 from auditor.debug_dp.p_values import holm
-from auditor.plan import nearest
+from auditor.epsilon.bound import EpsilonBound
+from auditor.plan.plan import nearest
 from defenses.errors import NotApplicableError, PlanError
 from defenses.progress import OnProgress, Progress, silent
 from reports.exit_codes import ExitCode, worst

@@ -8,8 +8,8 @@ import pkgutil
 from dataclasses import dataclass
 from typing import ClassVar
 
-from auditor.bound_types import EpsilonBound
 from auditor.debug_dp.bench import Bench
+from auditor.epsilon.bound import EpsilonBound
 
 
 @dataclass(frozen=True)

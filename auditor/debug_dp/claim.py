@@ -6,7 +6,7 @@ from typing import Any
 
 import dp_accounting
 
-from auditor.bound_types import BoundKind, EpsilonBound
+from auditor.epsilon.bound import BoundKind, EpsilonBound
 from defenses.accounting import account
 from defenses.guarantee import Guarantee, Neighboring, Unit
 

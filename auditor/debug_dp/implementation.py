@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auditor.plan import nearest
+from auditor.plan.plan import nearest
 from defenses.errors import AuditError, PlanError
 
 STEP = "train_step(model, optimizer, x, y, *, max_grad_norm, noise_multiplier, expected_batch_size)"

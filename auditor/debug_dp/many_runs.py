@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.bound_types import EpsilonBound
-from auditor.bounds import clopper_pearson
 from auditor.debug_dp.bench import Bench, Moved
 from auditor.debug_dp.check import Answer
 from auditor.debug_dp.crafted import HUGE, SMALL, bare, joined, natural
 from auditor.debug_dp.implementation import Dials
 from auditor.debug_dp.p_values import least_error
-from auditor.intervals import Float64Array, two_rate_limit
+from auditor.epsilon.bound import EpsilonBound
+from auditor.epsilon.one_run import clopper_pearson
+from auditor.statistics.intervals import Float64Array, two_rate_limit
 from defenses.progress import Progress
 
 INPUTS = 64

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad, vmap
 
-from auditor.bound_from_runs import bound_from_runs
-from auditor.bounds import CLOPPER_PEARSON
 from auditor.datasets import load
-from auditor.judge import judge_claim
+from auditor.epsilon.error_counts import bound_from_runs
+from auditor.epsilon.one_run import CLOPPER_PEARSON
+from auditor.verdicts.judge import judge_claim
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auditor.datasets import load
-from auditor.white_box import Watch, audit_steps
+from auditor.white_box.step_audit import Watch, audit_steps
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
 from defenses.defense import History

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from auditor.bound_from_runs import bound_from_runs
-from auditor.bound_types import EpsilonBound
-from auditor.bounds import CLOPPER_PEARSON
 from auditor.datasets import load
+from auditor.epsilon.bound import EpsilonBound
+from auditor.epsilon.error_counts import bound_from_runs
+from auditor.epsilon.one_run import CLOPPER_PEARSON
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History

@@ -6,7 +6,7 @@ It takes a minute or two. Two data sets that differ in one record are told apart
 
 import sys
 
-from auditor.reproduce.tables_told_apart import shown_epsilon, worst_neighbours
+from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
 from defenses.accounting import price
 from defenses.defense import History
 from defenses.mechanisms.tables import Ways

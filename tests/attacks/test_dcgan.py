@@ -14,7 +14,7 @@ from attacks.reconstruction.dcgan import Dcgan, DcganTraining, Gan
 from attacks.reconstruction.dcgan_networks import SIZES, Discriminator, Generator, Judged, collapse, initialise
 from attacks.similarity import similarities
 from attacks.threat_model import Capability, Target, View, expose
-from auditor.record_leakage import RecordLeakage, record_leakage
+from auditor.evidence.record_leakage import RecordLeakage, record_leakage
 from defenses.errors import NotApplicableError
 from defenses.gradients import ClippedGaussian
 from defenses.randomness import Noise

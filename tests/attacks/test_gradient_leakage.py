@@ -13,7 +13,7 @@ from attacks.gradient_leakage.gradient_matching import GradientMatching, Leaked
 from attacks.gradient_leakage.gradient_protections import clipped, noised, sparsified
 from attacks.gradient_leakage.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.similarity import psnr
-from auditor.record_leakage import pair
+from auditor.evidence.record_leakage import pair
 from defenses.gradients import ClippedGaussian
 from defenses.progress import Progress
 

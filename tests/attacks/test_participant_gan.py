@@ -9,7 +9,7 @@ from attacks.protocol import Reconstructions
 from attacks.reconstruction.participant_gan import ParticipantGan
 from attacks.similarity import ncc, similarities
 from attacks.threat_model import Target, expose
-from auditor.record_leakage import record_leakage
+from auditor.evidence.record_leakage import record_leakage
 from defenses.architectures import Architecture
 from defenses.engine.training import train
 from defenses.job import Job

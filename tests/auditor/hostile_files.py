@@ -31,7 +31,7 @@ from hostile_records import arrays, images, scores, sealed, tables
 from hostile_words import plans, policies, reports
 from safetensors.torch import save_file
 
-from auditor.cli import app
+from auditor.cli.main import app
 from defenses.architectures import Architecture
 
 SECONDS = 60

@@ -19,7 +19,7 @@ from hostile_case import MODEL, NO_FILES, TRAINING, Case, Content, Scene, bomb, 
 from hostile_programs import Call, calls, programs
 from test_hostile_arrays import ROWS, digits, member, npz, packed
 
-from auditor.canaries.sealed import FORMAT
+from auditor.canaries.sealed_coins import FORMAT
 
 MIB = 2**20
 READING = 'title = "d"\n[data]\npool = 20\nsource = "{}"\n'

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image as Pillow
 
-from auditor.canaries.plant import plant
+from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed import Sealed, data_digest
-from auditor.plan_parts import Source
-from auditor.sources import read_source
+from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.datasets.sources import read_source
+from auditor.plan.sections import Source
 from defenses.errors import AuditError
 
 CHANGES = {"os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.truncate", "os.utime"}

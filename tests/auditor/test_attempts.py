@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from auditor.attempts import Subject, count_attempt
-from auditor.workplace import Workplace
+from auditor.workspace import Workplace
 from defenses.authentication import _authenticator, state_folder
 
 

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from auditor.cli import app
-from auditor.workplace import Workplace
+from auditor.cli.main import app
+from auditor.workspace import Workplace
 from defenses.architectures import Architecture
 from defenses.authentication import HEAD_SIZE
 
@@ -349,7 +349,7 @@ def test_a_plan_that_is_not_there(folder: Path) -> None:
 
 
 def start(folder: Path, work: str, out: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", "from auditor.cli import main; main()"]
+    command = [sys.executable, "-c", "from auditor.cli.main import main; main()"]
     return subprocess.Popen(
         [*command, "audit", "plan.toml", "--out", out, "--work-dir", work],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -8,14 +8,14 @@ import torch
 
 from attacks.gradient_leakage.shared_gradients import deviation_of_noise
 from attacks.threat_model import Target
-from auditor import drawn as drawing
 from auditor.audit import run_audit
-from auditor.plan import parse_plan
-from auditor.plan_parts import Gradients
-from auditor.setting import Setting
+from auditor.context import Setting
+from auditor.datasets import placeholder_records as drawing
+from auditor.plan.plan import parse_plan
+from auditor.plan.sections import Gradients
 from auditor.subject import Question
-from auditor.transcripts import transcript
-from auditor.workplace import Workplace
+from auditor.targets.gradient_updates import transcript
+from auditor.workspace import Workplace
 from defenses.architectures import Architecture
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.bounded_mean import bounded_mean
-from auditor.mean_similarity import mean_similarity, similarity_gap
-from auditor.reconstructed import Nearest, Paired, Reconstructed
-from auditor.record_leakage import record_leakage
+from auditor.evidence.mean_similarity import mean_similarity, similarity_gap
+from auditor.evidence.reconstruction import Nearest, Paired, Reconstructed
+from auditor.evidence.record_leakage import record_leakage
+from auditor.statistics.means import bounded_mean
 
 
 @pytest.mark.parametrize("share", [0.03, 0.5])

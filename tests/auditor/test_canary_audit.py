@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from auditor.canaries.plant import plant
+from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed import Sealed
-from auditor.cli import app
-from auditor.handed_over import checkpoint_subject
-from auditor.plan import load_plan, parse_plan
-from auditor.plan_parts import Source
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.canaries.sealed_coins import Sealed
+from auditor.cli.main import app
+from auditor.context import Setting
+from auditor.plan.plan import load_plan, parse_plan
+from auditor.plan.sections import Source
+from auditor.targets.checkpoint import checkpoint_subject
+from auditor.workspace import Workplace
 from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
 from defenses.errors import DataError, PlanError
@@ -290,7 +290,7 @@ def test_the_documented_commands_run_as_printed(tmp_path: Path) -> None:
     block = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "canaries.md").read_text(), re.DOTALL)[0]
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, arguments in (("python", ""), ("auditor", "-c 'from auditor.cli import main; main()'")):
+    for name, arguments in (("python", ""), ("auditor", "-c 'from auditor.cli.main import main; main()'")):
         (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
         (folder / name).chmod(0o755)
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from auditor.canaries.kind import Drawn, kinds
+from auditor.canaries.canary_type import Drawn, kinds
 from auditor.datasets import decode, encode, load
 from auditor.datasets.schema import MISSING, categorical, numeric, table
 from defenses.errors import DataError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from auditor.checkpoint import Checkpoint, fit_weights, read_checkpoint
+from auditor.targets.checkpoint_file import Checkpoint, fit_weights, read_checkpoint
 from defenses.errors import CheckpointError
 
 

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.audit import Audit, run_audit
-from auditor.cli import app
+from auditor.cli.main import app
 from auditor.compare.plan import compare_plan
 from auditor.compare.run import run_comparison
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.workspace import Workplace
 from defenses.errors import PlanError
 from defenses.events import PureDpEvent
 from defenses.guarantee import Guarantee
@@ -64,7 +64,7 @@ class Liar(NoDefense):
 
 @pytest.fixture
 def with_liar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("auditor.resolve.schemes", lambda: schemes() | {"liar": Liar})
+    monkeypatch.setattr("auditor.plan.resolve.schemes", lambda: schemes() | {"liar": Liar})
 
 
 def test_each_value_is_an_audit_of_its_own_with_its_own_training() -> None:
@@ -198,7 +198,7 @@ def test_ctrl_c_while_torch_is_loading_is_no_crash() -> None:
     """Raised inside torch's native initialisation, KeyboardInterrupt aborts the process; so it is not raised there."""
     script = (
         "import os, signal, sys, types\n"
-        "from auditor.guarded import guarded\n"
+        "from auditor.cli.errors import guarded\n"
         "loading = types.ModuleType('torch')\n"
         "loading.__spec__ = types.SimpleNamespace(_initializing=True)\n"
         "sys.modules['torch'] = loading\n"

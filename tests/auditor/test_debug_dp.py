@@ -12,7 +12,7 @@ from bug_zoo.__main__ import collect
 from scipy import stats
 from typer.testing import CliRunner
 
-from auditor.cli import app
+from auditor.cli.main import app
 from auditor.debug_dp.battery import Status, run_battery
 from auditor.debug_dp.check import checks
 from auditor.debug_dp.claim import Claim

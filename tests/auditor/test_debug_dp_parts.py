@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy import stats
 
-from auditor.bounds import clopper_pearson
 from auditor.debug_dp.check import Answer
 from auditor.debug_dp.checks.noise_repeats import _alike
 from auditor.debug_dp.checks.sampler import _spread_p
@@ -16,6 +15,7 @@ from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.counting import seen, visits
 from auditor.debug_dp.many_runs import _KNOWN, Runs, judged
 from auditor.debug_dp.p_values import holm, least_error
+from auditor.epsilon.one_run import clopper_pearson
 
 
 def test_holm_rejects_what_the_sequential_procedure_rejects() -> None:

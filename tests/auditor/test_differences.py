@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.differences import gap, paired_difference, paired_estimate, share_estimate
+from auditor.statistics.paired_differences import gap, paired_difference, paired_estimate, share_estimate
 
 
 @pytest.mark.parametrize(("first_alone", "second_alone"), [(0.1, 0.1), (0.3, 0.05), (0.01, 0.0), (0.5, 0.4)])

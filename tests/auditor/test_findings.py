@@ -12,13 +12,13 @@ from attacks.membership.rmia import RMIA
 from attacks.protocol import MembershipScores, Reconstructions
 from attacks.reconstruction.model_inversion import ModelInversion
 from attacks.threat_model import Target
-from auditor.claims import show_epsilon
-from auditor.evidence import Evidence, measures
-from auditor.findings import doubted, headline, judge_all, level_of_intervals
-from auditor.plan import Plan, parse_plan
-from auditor.plan_parts import Limit
-from auditor.reconstructed import compare, flagged
+from auditor.evidence.reconstruction import compare, flagged
+from auditor.evidence.run_attack import Evidence, measures
+from auditor.plan.plan import Plan, parse_plan
+from auditor.plan.sections import Limit
 from auditor.subject import Question, Subject
+from auditor.verdicts.epsilon_claims import show_epsilon
+from auditor.verdicts.findings import doubted, headline, judge_all, level_of_intervals
 from defenses.engine.store import ModelStore
 from defenses.guarantee import Guarantee, Neighboring
 from defenses.records import Image, Inclusion, Records, Split, Table

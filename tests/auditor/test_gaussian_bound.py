@@ -10,9 +10,9 @@ import pytest
 from bound_simulations import AUDITS, DELTA, assert_nominal, gaussian_noise
 from scipy import integrate, special, stats
 
-from auditor.bound_types import BoundKind
-from auditor.bounds import clopper_pearson
-from auditor.gaussian_bound import gaussian_dp, gaussian_epsilon, gaussian_mu, mu_limit
+from auditor.epsilon.bound import BoundKind
+from auditor.epsilon.gaussian_dp import gaussian_dp, gaussian_epsilon, gaussian_mu, mu_limit
+from auditor.epsilon.one_run import clopper_pearson
 from defenses.guarantee import Neighboring, Unit
 
 

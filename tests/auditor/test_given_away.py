@@ -11,13 +11,13 @@ from attacks.protocol import MembershipScores
 from auditor.audit import Audit, run_audit
 from auditor.compare.plan import compare_plan
 from auditor.compare.run import run_comparison
-from auditor.exposed import EXPOSED, rounded_up
-from auditor.metrics import rate
-from auditor.paths import plan_without_paths, without_paths
-from auditor.plan import parse_plan
+from auditor.context import Setting
+from auditor.evidence.exposed_records import EXPOSED, rounded_up
+from auditor.files.paths import plan_without_paths, without_paths
+from auditor.plan.plan import parse_plan
 from auditor.reasons import reason
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.statistics.membership import rate
+from auditor.workspace import Workplace
 from reports.parsing import parse_toml
 
 OVERFIT = """

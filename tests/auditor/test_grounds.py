@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from auditor.audit import Audit, run_audit
-from auditor.plan import load_plan
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.plan.plan import load_plan
+from auditor.workspace import Workplace
 from reports.exit_codes import report_exit_code
 from reports.gate.gate import Policy, gate
 from reports.pages.markdown import summary

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binom
 
 from attacks.membership.signals import logit_confidence
-from auditor.holdout import HoldoutFit, fit_of_sides
+from auditor.verdicts.holdout import HoldoutFit, fit_of_sides
 from defenses.architectures import Architecture
 from defenses.engine.training import Job, train
 from defenses.recipe import Recipe

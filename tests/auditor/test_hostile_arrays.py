@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from hostile import fuzz, modest, refused
 
-from auditor.canaries.sealed import FORMAT, Sealed
+from auditor.canaries.sealed_coins import FORMAT, Sealed
+from auditor.context import Setting
 from auditor.datasets import load
-from auditor.datasets.npz import read_npz
 from auditor.datasets.pixels import read_idx
-from auditor.plan import parse_plan
-from auditor.recorded import recorded_subject
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.files.npz import read_npz
+from auditor.plan.plan import parse_plan
+from auditor.targets.recorded_scores import recorded_subject
+from auditor.workspace import Workplace
 from defenses.errors import DataError
 from defenses.records import Image, Records, Table
 

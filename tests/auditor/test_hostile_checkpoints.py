@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from hostile import fuzz, modest, refused
 
-from auditor.checkpoint import Checkpoint, fit_weights, read_checkpoint
+from auditor.targets.checkpoint_file import Checkpoint, fit_weights, read_checkpoint
 from defenses.errors import CheckpointError
 
 MEBIBYTE = 2**20

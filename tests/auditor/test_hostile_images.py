@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from auditor.canaries.forms.image_folder import ImageFolder
-from auditor.canaries.kind import Drawn
+from auditor.canaries.canary_type import Drawn
+from auditor.canaries.formats.image_folder import ImageFolder
 from auditor.datasets import load
 from auditor.datasets.image_files import FORMATS, LARGEST_FILE
 from auditor.datasets.image_folders import read_folder

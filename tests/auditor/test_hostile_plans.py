@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from auditor.canaries.request import read_request
 from auditor.compare.plan import compare_plan
-from auditor.findings import check_limits
-from auditor.plan import load_plan, parse_plan, parse_table
-from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
-from auditor.tune.plan import tune_plan
+from auditor.plan.plan import load_plan, parse_plan, parse_table
+from auditor.plan.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
+from auditor.tuning.plan import tune_plan
+from auditor.verdicts.findings import check_limits
 from defenses.errors import PlanError
 from reports.pages.toml_text import toml_text
 from reports.parsing import parse_toml

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from auditor.audit import Audit, run_audit
-from auditor.plan import parse_plan
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.plan.plan import parse_plan
+from auditor.workspace import Workplace
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian
 from defenses.sampling import Lots

@@ -9,9 +9,9 @@ import pytest
 from bound_simulations import AUDITS, DELTA, assert_nominal, gaussian_noise
 from scipy import stats
 
-from auditor.bound_types import BoundKind
-from auditor.bounds import clopper_pearson
-from auditor.joint_credible import epsilon_quantile, joint_credible, posterior_above
+from auditor.epsilon.bayesian import epsilon_quantile, joint_credible, posterior_above
+from auditor.epsilon.bound import BoundKind
+from auditor.epsilon.one_run import clopper_pearson
 from defenses.guarantee import Neighboring, Unit
 
 COUNTS = [

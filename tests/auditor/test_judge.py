@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.bound_types import BoundKind, EpsilonBound
-from auditor.bounds import one_run_from_scores
-from auditor.judge import judge_claim, judge_leak
-from auditor.metrics import advantage, auc, baseline_of, measure_name, tpr_at_fpr
+from auditor.epsilon.bound import BoundKind, EpsilonBound
+from auditor.epsilon.one_run import one_run_from_scores
+from auditor.statistics.membership import advantage, auc, baseline_of, measure_name, tpr_at_fpr
+from auditor.verdicts.judge import judge_claim, judge_leak
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
 from defenses.records import Inclusion
 from reports.records.report import Estimate, Status

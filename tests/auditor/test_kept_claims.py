@@ -14,7 +14,7 @@ from attacks.membership.population import Population
 from attacks.protocol import Guesses, MembershipScores
 from attacks.threat_model import Target
 from attacks.transcript import Transcript
-from auditor.kept_claims import KeptClaims
+from auditor.evidence.attack_cache import KeptClaims
 from auditor.subject import Question
 from defenses.authentication import Authenticator
 from defenses.engine.storage import Folder

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.step_bounds import mu_limits
-from auditor.white_box import Watch, observe_steps
+from auditor.white_box.step_audit import Watch, observe_steps
+from auditor.white_box.step_bounds import mu_limits
 from benchmarks import ladder
 from benchmarks.harness import Settings
 from defenses.architectures import Architecture

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from auditor.bound_types import BoundKind
-from auditor.gaussian_bound import gaussian_mu
-from auditor.many_run import ManyRunAudit, audit_many_runs, crafted_job
+from auditor.epsilon.bound import BoundKind
+from auditor.epsilon.gaussian_dp import gaussian_mu
+from auditor.epsilon.many_runs import ManyRunAudit, audit_many_runs, crafted_job
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History

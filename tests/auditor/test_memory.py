@@ -2,7 +2,7 @@
 
 import pytest
 
-from auditor.memory import check_budget
+from auditor.files.memory_budget import check_budget
 from defenses.errors import DataError
 
 

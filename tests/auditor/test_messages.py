@@ -11,10 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from attacks.registry import ENTRY_POINTS, catalogue
-from auditor.cli import app
-from auditor.guarded import guarded, in_words
-from auditor.result_files import write_whole
-from auditor.terminal import harmless
+from auditor.cli.errors import guarded, in_words
+from auditor.cli.main import app
+from auditor.cli.terminal import harmless
+from auditor.files.result_files import write_whole
 from defenses.errors import DataError, PlanError, PluginError
 from reports.errors import ReportError
 
@@ -201,7 +201,7 @@ def test_ctrl_c_says_that_nothing_was_planted(tmp_path: Path, monkeypatch: pytes
     def stopped(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("auditor.canaries.plant._make", stopped)
+    monkeypatch.setattr("auditor.canaries.planting._make", stopped)
     monkeypatch.chdir(tmp_path)
     found = CliRunner().invoke(app, ["plant", "digits", "--out", "o", "--secret", "s", "--canaries", "60", "--quiet"])
     assert found.exit_code == 130

@@ -12,8 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from auditor.curves import histogram, roc_curve
-from auditor.intervals import (
+from auditor.statistics.intervals import (
     auc_interval,
     auc_with_variance,
     binomial_lower,
@@ -21,7 +20,7 @@ from auditor.intervals import (
     bracketed_tpr,
     combined_reach,
 )
-from auditor.metrics import (
+from auditor.statistics.membership import (
     advantage,
     auc,
     baseline_of,
@@ -33,6 +32,7 @@ from auditor.metrics import (
     rate,
     tpr_at_fpr,
 )
+from auditor.statistics.roc import histogram, roc_curve
 from reports.records.report import Estimate
 
 Array = npt.NDArray[Any]

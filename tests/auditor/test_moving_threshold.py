@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from auditor.prior_aware import audit_reconstruction
-from auditor.white_box import Watch, audit_steps, observe_steps
+from auditor.white_box.prior_aware import audit_reconstruction
+from auditor.white_box.step_audit import Watch, audit_steps, observe_steps
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History

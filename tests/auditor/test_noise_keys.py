@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.plan import Plan, parse_plan
-from auditor.setting import Draw, Setting
-from auditor.trained import content_of_training, trained_subject
-from auditor.workplace import Workplace
+from auditor.context import Draw, Setting
+from auditor.plan.plan import Plan, parse_plan
+from auditor.targets.trained_here import content_of_training, trained_subject
+from auditor.workspace import Workplace
 from defenses.architectures import Architecture
 from defenses.engine.layout import Layout
 from defenses.engine.store import ModelStore, _keys

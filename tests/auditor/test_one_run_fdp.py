@@ -10,10 +10,10 @@ import pytest
 from bound_simulations import AUDITS, DELTA, assert_nominal, gaussian_noise, noisy_scores
 from scipy import optimize, stats
 
-from auditor.bound_types import BoundKind
-from auditor.bounds import one_run, one_run_from_scores
-from auditor.gaussian_bound import gaussian_epsilon, gaussian_mu
-from auditor.one_run_fdp import one_run_fdp, refutes_mu
+from auditor.epsilon.bound import BoundKind
+from auditor.epsilon.gaussian_dp import gaussian_epsilon, gaussian_mu
+from auditor.epsilon.one_run import one_run, one_run_from_scores
+from auditor.epsilon.one_run_fdp import one_run_fdp, refutes_mu
 from defenses.guarantee import Neighboring, Unit
 from defenses.records import Inclusion
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, Predicates, Stolen
 from attacks.threat_model import LABEL, Capability, Target, ThreatModel, View
-from auditor.evidence import gather, measures
-from auditor.guessed import hidden_values, join_guesses
-from auditor.singled_out import join_predicates
+from auditor.evidence.attribute_inference import hidden_values, join_guesses
+from auditor.evidence.run_attack import gather, measures
+from auditor.evidence.singling_out import join_predicates
 from auditor.subject import Question
 from defenses.progress import OnProgress, silent
 from defenses.records import Column, IntArray, Records, Table

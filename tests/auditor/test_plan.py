@@ -3,9 +3,9 @@
 import pytest
 
 from attacks.registry import catalogue
-from auditor.findings import check_limits
-from auditor.plan import parse_plan, parse_table
-from auditor.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
+from auditor.plan.plan import parse_plan, parse_table
+from auditor.plan.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
+from auditor.verdicts.findings import check_limits
 from defenses.errors import PlanError
 from defenses.nadam import Nadam
 from defenses.updates import SGD, Adam, UpdateRule

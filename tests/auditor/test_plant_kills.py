@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from plant_kill_points import Trial
 
-from auditor.canaries import plant as planting
-from auditor.canaries.plant import plant
+from auditor.canaries import planting as planting
+from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed import Sealed
+from auditor.canaries.sealed_coins import Sealed
 from auditor.canaries.staging import Staging, staged
-from auditor.plan_parts import Source
+from auditor.plan.sections import Source
 from defenses.errors import DataError, PlanError
 
 PROGRAM = Path(__file__).parent / "plant_kill_points.py"

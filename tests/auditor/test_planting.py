@@ -10,17 +10,17 @@ from PIL import Image as Pillow
 from scipy import stats
 from typer.testing import CliRunner, Result
 
-from auditor.canaries.audited import planted_candidates
-from auditor.canaries.ceiling import canaries_needed, one_run_ceiling
-from auditor.canaries.form import read_back
-from auditor.canaries.plant import plant
+from auditor.canaries.data_format import read_back
+from auditor.canaries.detectability import canaries_needed, one_run_ceiling
+from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed import Sealed, data_digest
-from auditor.cli import app
-from auditor.plan_parts import Checkpoint, Source
-from auditor.setting import Setting
-from auditor.sources import read_source
-from auditor.workplace import Workplace
+from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.cli.main import app
+from auditor.context import Setting
+from auditor.datasets.sources import read_source
+from auditor.plan.sections import Checkpoint, Source
+from auditor.targets.planted_candidates import planted_candidates
+from auditor.workspace import Workplace
 
 COUNT = 60
 RNG = np.random.default_rng(11)

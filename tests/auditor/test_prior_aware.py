@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from attacks.reconstruction.rero import rero_bound
-from auditor.claims import judge_reconstruction
-from auditor.prior_aware import audit_reconstruction, one_sided
-from auditor.white_box import claim_of
+from auditor.verdicts.epsilon_claims import judge_reconstruction
+from auditor.white_box.prior_aware import audit_reconstruction, one_sided
+from auditor.white_box.step_audit import claim_of
 from defenses.architectures import Architecture
 from defenses.gradients import ClippedGaussian
 from defenses.job import Job

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from auditor.audit import Audit, run_audit
-from auditor.plan import Plan, load_plan
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.plan.plan import Plan, load_plan
+from auditor.workspace import Workplace
 from reports.records.report import Status
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

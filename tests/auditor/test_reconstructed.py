@@ -9,12 +9,12 @@ import pytest
 from attacks.protocol import Attack, Reconstructions
 from attacks.threat_model import Capability, Target, ThreatModel, View
 from auditor.audit import run_audit
-from auditor.evidence import gather
-from auditor.plan import parse_plan
-from auditor.reconstructed import compare, flagged, in_words
-from auditor.setting import Setting
+from auditor.context import Setting
+from auditor.evidence.reconstruction import compare, flagged, in_words
+from auditor.evidence.run_attack import gather
+from auditor.plan.plan import parse_plan
 from auditor.subject import Question
-from auditor.workplace import Workplace
+from auditor.workspace import Workplace
 from defenses.architectures import Architecture
 from defenses.progress import OnProgress, silent
 from defenses.records import Image, Records

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from attacks.similarity import mse, ncc
-from auditor.record_leakage import RecordLeakage, pair, record_leakage
+from auditor.evidence.record_leakage import RecordLeakage, pair, record_leakage
 
 SPLITS = 200
 

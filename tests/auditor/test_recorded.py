@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.recorded_models import RecordedModel
 from auditor.audit import run_audit
-from auditor.plan import Plan, parse_plan
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.plan.plan import Plan, parse_plan
+from auditor.workspace import Workplace
 from defenses.errors import DataError, NotApplicableError, PlanError
 from reports.records.report import AttackStatus, Status
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from auditor.audit import run_audit
-from auditor.plan import parse_plan
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.plan.plan import parse_plan
+from auditor.workspace import Workplace
 from defenses.errors import DataError, PlanError
 from reports.pages.report_page import render
 from reports.records.report import AttackStatus, Report, Status

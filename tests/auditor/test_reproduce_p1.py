@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy import stats
 
-from auditor.reproduce import local_accuracy, local_costs, p1
-from auditor.reproduce.local_accuracy import ADULT, MNIST, SOURCE, Case, schemes
-from auditor.reproduce.local_costs import NodeTimes, linear_gradients, mean_of
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.reproductions import local_accuracy, local_costs, p1
+from auditor.reproductions.local_accuracy import ADULT, MNIST, SOURCE, Case, schemes
+from auditor.reproductions.local_costs import NodeTimes, linear_gradients, mean_of
+from auditor.workspace import Workplace
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History

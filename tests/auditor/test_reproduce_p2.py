@@ -9,11 +9,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from auditor.reproduce import experiments
 
-from auditor.reproduce import experiments, p2, p2_models
-from auditor.reproduce.p2_models import Bench, Snapshots, inferred_labels, scheme_of
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.reproductions import p2, p2_models
+from auditor.reproductions.p2_models import Bench, Snapshots, inferred_labels, scheme_of
+from auditor.workspace import Workplace
 from defenses.accounting import account
 from defenses.architectures import Architecture
 from defenses.defense import History

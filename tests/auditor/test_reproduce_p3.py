@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from auditor.reproduce import experiments
 
+from auditor.context import Setting
 from auditor.datasets import load
-from auditor.reproduce import adult_tables, experiments, p3
-from auditor.reproduce.tables_told_apart import shown_epsilon, worst_neighbours
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.reproductions import adult_tables, p3
+from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
+from auditor.workspace import Workplace
 from defenses.guarantee import Neighboring
 from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode

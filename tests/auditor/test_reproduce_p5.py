@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from auditor.reproduce import experiments
 from scipy import stats
 
-from auditor.reproduce import experiments, learning_curve, p5
-from auditor.reproduce.learning_curve import Curve
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.reproductions import learning_curve, p5
+from auditor.reproductions.learning_curve import Curve
+from auditor.workspace import Workplace
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import History

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from auditor.audit import run_audit
-from auditor.plan import Plan, parse_plan
-from auditor.released import released_subject
-from auditor.sampled import draw_samples
-from auditor.setting import Setting
-from auditor.workplace import Workplace
+from auditor.context import Setting
+from auditor.plan.plan import Plan, parse_plan
+from auditor.targets.generator_samples import draw_samples
+from auditor.targets.synthetic_data import released_subject
+from auditor.workspace import Workplace
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
 from reports.records.report import Report, Status

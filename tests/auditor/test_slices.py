@@ -9,8 +9,8 @@ from torch import nn
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
 from attacks.threat_model import Target
-from auditor.evidence import Evidence
-from auditor.slices import SMALLEST, check_slices, parts, slices
+from auditor.evidence.run_attack import Evidence
+from auditor.evidence.subgroups import SMALLEST, check_slices, parts, slices
 from auditor.subject import Question
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table

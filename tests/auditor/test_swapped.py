@@ -13,13 +13,13 @@ from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
 from attacks.threat_model import Target
 from auditor.audit import run_audit
-from auditor.bounds import one_run_from_scores
-from auditor.claims import Shown, show_epsilon
-from auditor.evidence import Evidence
-from auditor.plan import parse_plan
-from auditor.setting import Setting
+from auditor.context import Setting
+from auditor.epsilon.one_run import one_run_from_scores
+from auditor.evidence.run_attack import Evidence
+from auditor.plan.plan import parse_plan
 from auditor.subject import Question, Subject
-from auditor.workplace import Workplace
+from auditor.verdicts.epsilon_claims import Shown, show_epsilon
+from auditor.workspace import Workplace
 from defenses.defense import Defense, Prepared
 from defenses.engine.store import ModelStore
 from defenses.events import PureDpEvent
@@ -140,7 +140,7 @@ class Replaced(Defense):
 
 
 def test_an_audit_of_a_promise_about_replacing_is_comparable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("auditor.resolve.schemes", lambda: {"replaced": Replaced})
+    monkeypatch.setattr("auditor.plan.resolve.schemes", lambda: {"replaced": Replaced})
     plan = parse_plan(PLAN.format(name="replaced").replace("epochs = 1", "epochs = 300").replace("0.1\n", "0.5\n"))
     found = run_audit(plan, Setting(Workplace(tmp_path)))
     report = found.report

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from attacks.membership.loss_threshold import LossThreshold
-from auditor.cli import app
-from auditor.setting import Draw, Setting
-from auditor.trained import trained_subject
-from auditor.tune.plan import tune_plan
-from auditor.tune.private_selection import members_found
-from auditor.tune.run import run_tuning
-from auditor.workplace import Workplace
+from auditor.cli.main import app
+from auditor.context import Draw, Setting
+from auditor.targets.trained_here import trained_subject
+from auditor.tuning.plan import tune_plan
+from auditor.tuning.private_selection import members_found
+from auditor.tuning.run import run_tuning
+from auditor.workspace import Workplace
 from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.sampling import Lots
@@ -438,7 +438,7 @@ def test_the_private_score_moves_by_at_most_one_with_a_record(tmp_path: Path) ->
 def test_it_goes_on_after_a_real_kill(answered: tuple[Tuning, Path], tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(PLAN + ATTACKS.format(limit=0.62) + TUNE)
-    told = [sys.executable, "-m", "auditor.cli", "tune", str(path), "--device", "cpu"]
+    told = [sys.executable, "-m", "auditor.cli.main", "tune", str(path), "--device", "cpu"]
     told += ["--out", str(tmp_path / "out"), "--work-dir", str(tmp_path / "work")]
     models = tmp_path / "work" / "models"
     killed = subprocess.Popen(told, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.tune.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
+from auditor.tuning.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
 from reports.records.report import Estimate, Status
 from reports.records.tuning import Look, Stage
 

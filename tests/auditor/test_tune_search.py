@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor import metrics
-from auditor.tune.judging import Asked, Facts, Figures, judge_setting
-from auditor.tune.search import BISECTION, FIXED, error_of_look, looks_at_most, search
-from auditor.tune.walk import bisection, fixed_sequence, looks_of_bisection
+from auditor.statistics import membership
+from auditor.tuning.judging import Asked, Facts, Figures, judge_setting
+from auditor.tuning.search import BISECTION, FIXED, error_of_look, looks_at_most, search
+from auditor.tuning.walk import bisection, fixed_sequence, looks_of_bisection
 from reports.records.report import Estimate, Status
 from reports.records.tuning import Look, Outcome, Stage
 
@@ -32,7 +32,7 @@ class FakeTrainer:
         shift = math.sqrt(2) * stats.norm.ppf(self.leak(value))
         included = np.arange(2 * self.records) < self.records
         scores = self.rng.normal(size=len(included)) + shift * included
-        found = metrics.auc(scores, included, level=level)
+        found = membership.auc(scores, included, level=level)
         return judge_setting(
             value, stage, [PROBE], {PROBE: Figures((found,))}, {PROBE: CONTROL}, Facts(),
             level=level,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from auditor.two_sides import blind_baseline, crossing, nearest_neighbours
+from auditor.datasets.two_sides import blind_baseline, crossing, nearest_neighbours
 
 
 def everyone(count: int) -> np.ndarray:

@@ -10,12 +10,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from auditor.balanced_bound import gaussian_guesses, mu_from_guesses
-from auditor.bound_types import BoundKind
-from auditor.gaussian_bound import gaussian_dp, mu_limit
-from auditor.gradient_canaries import Access, Directions, GradientCanaries, log_likelihood_ratios
-from auditor.step_bounds import LARGEST_EXCESS, audit_observations, implied_epsilon, mu_limits
-from auditor.white_box import Watch, audit_one_run, audit_steps, claim_of, observe_one_run, observe_steps
+from auditor.epsilon.balanced import gaussian_guesses, mu_from_guesses
+from auditor.epsilon.bound import BoundKind
+from auditor.epsilon.gaussian_dp import gaussian_dp, mu_limit
+from auditor.white_box.gradient_canaries import Access, Directions, GradientCanaries, log_likelihood_ratios
+from auditor.white_box.step_audit import Watch, audit_one_run, audit_steps, claim_of, observe_one_run, observe_steps
+from auditor.white_box.step_bounds import LARGEST_EXCESS, audit_observations, implied_epsilon, mu_limits
 from defenses.accounting import price
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hostile import modest
 
-from auditor.result_files import write_whole
-from auditor.workplace import Workplace
+from auditor.files.result_files import write_whole
+from auditor.workspace import Workplace
 from defenses.authentication import Authenticator, _authenticator, state_folder, user_authenticator
 from defenses.errors import PlanError
 from defenses.private_files import private_folder, write_private

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from torch import nn
 
-from auditor.white_box import Watch, observe_steps
+from auditor.white_box.step_audit import Watch, observe_steps
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
 from defenses.defense import History

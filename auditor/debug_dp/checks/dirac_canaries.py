@@ -12,7 +12,7 @@ from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import linear, one_hot
 from auditor.debug_dp.implementation import Dials
 from auditor.debug_dp.p_values import least_error
-from auditor.intervals import binomial_upper
+from auditor.statistics.intervals import binomial_upper
 
 
 @dataclass(frozen=True)

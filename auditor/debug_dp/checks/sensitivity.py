@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from auditor.bound_types import EpsilonBound
 from auditor.debug_dp.bench import TOLERANCE, Bench
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import HUGE, joined, linear, natural
 from auditor.debug_dp.implementation import Dials, UserCodeError
 from auditor.debug_dp.noise_width import widest_noise
+from auditor.epsilon.bound import EpsilonBound
 
 INPUTS = 64
 

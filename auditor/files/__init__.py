@@ -1,0 +1,1 @@
+"""Files that somebody else wrote, and files that a command leaves behind."""

@@ -1,0 +1,1 @@
+"""Measures of attacks, with intervals that cover at finite sample sizes."""

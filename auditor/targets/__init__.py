@@ -1,0 +1,1 @@
+"""What an audit attacks, one file each."""

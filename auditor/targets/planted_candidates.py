@@ -1,0 +1,94 @@
+"""The candidates of an audit of planted data: all canaries and their coins, from the sealed file."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from auditor.canaries.data_format import read_back
+from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.canaries.staging import PUBLIC
+from auditor.context import Setting
+from auditor.datasets.member_nonmember_checks import FEWEST
+from auditor.datasets.sources import load_source
+from auditor.plan.sections import Checkpoint
+from auditor.targets.labelled_candidates import Given
+from defenses.errors import DataError
+from defenses.records import Inclusion, Records
+from reports.parsing import read_json
+from reports.untrusted import printable, quoted
+
+
+def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
+    """Open a sealed file for an audit, and check it against the planted data and the commitment if they are given.
+
+    Args:
+        entry: The plan's checkpoint; `canaries` is given.
+        setting: Where and with what.
+
+    Returns:
+        All m canaries with the coins; beside them the planted data without canaries, if it is given.
+
+    Raises:
+        AuditError: If the file cannot be trusted, or belongs to other data.
+    """
+    assert entry.canaries is not None
+    sealed = Sealed.read(setting.plan_folder / entry.canaries, max_memory=setting.max_memory)
+    if entry.commitment not in (None, sealed.commitment):
+        raise DataError(
+            f"{entry.canaries} opens to the commitment {sealed.commitment}, and the plan holds {entry.commitment}: it "
+            "is another planting, or was made anew after the coins were known; use the file that was committed to"
+        )
+    inside = int(sealed.included.sum())
+    if min(inside, len(sealed.included) - inside) < FEWEST:
+        raise DataError(
+            f"{entry.canaries}: {inside} of {len(sealed.included)} canaries were planted; an audit needs at least "
+            f"{FEWEST} that were and as many that were not, so plant more canaries"
+        )
+    beside = None if entry.data is None else _beside(sealed, setting.plan_folder / entry.data)
+    outside = None if entry.population is None else load_source(entry.population, setting, like=sealed.candidates)
+    about = {"kind": sealed.kind, "count": len(sealed.included), "data_digest": sealed.data_digest}
+    return Given(
+        candidates=sealed.candidates,
+        included=sealed.included,
+        inclusion=Inclusion.INDEPENDENT,
+        probability=0.5,
+        population=outside,
+        beside=beside,
+        commitment=f"of the canaries' coins: {sealed.commitment}",
+        remarks={"canaries": about},
+    )
+
+
+def _beside(sealed: Sealed, path: Path) -> Records:
+    """Return the planted data without canaries, after making sure that it is what was planted."""
+    # Whatever stands under that name is looked at: what is no file there, `_agree` refuses.
+    folder = path if os.path.lexists(path / PUBLIC) else path.parent
+    if os.path.lexists(folder / PUBLIC):
+        _agree(sealed, folder / PUBLIC)
+    if folder == path:
+        path = path / sealed.data
+    try:
+        found = read_back(path, sealed.reading, like=sealed.candidates)
+    except ValueError as error:
+        raise DataError(f"the planted data cannot be read as the sealed file says: {error}") from error
+    if data_digest(found) != sealed.data_digest:
+        raise DataError(
+            f"{path} is not the data that these canaries were planted in, or was changed since; name the planted data, "
+            "or the sealed file that belongs to it"
+        )
+    # By likeness, not by coin: what remains is the same whatever the coins were.
+    canaries = set(sealed.candidates.row_digests())
+    return found.take(np.array([digest not in canaries for digest in found.row_digests()], dtype=np.bool_))
+
+
+def _agree(sealed: Sealed, path: Path) -> None:
+    found, shown = read_json(path, error=DataError), printable(str(path))
+    said = found.get("commitment") if isinstance(found, dict) else None
+    if not isinstance(said, str):
+        raise DataError(f"{shown} is damaged, because it holds no commitment; restore it, or leave it out")
+    if said != sealed.commitment:
+        raise DataError(
+            f"{shown} holds the commitment {quoted(said)}, and the sealed file opens to {sealed.commitment}: it is "
+            "the sealed file of other data, or was made anew; use the one that belongs to this data"
+        )

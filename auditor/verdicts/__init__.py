@@ -1,0 +1,1 @@
+"""From evidence to verdicts: on limits, on privacy claims, and on what the audit itself rests on."""

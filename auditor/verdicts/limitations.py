@@ -1,0 +1,61 @@
+"""What an audit does not show, said in its report."""
+
+from collections.abc import Mapping, Sequence
+
+from attacks.protocol import ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
+from auditor.evidence.run_attack import Evidence
+from auditor.plan.plan import Plan
+from auditor.subject import Subject
+from reports.records.report import AttackStatus
+
+WORDS_OF: Mapping[type, str] = {
+    MembershipScores: "membership inference",
+    Reconstructions: "reconstruction",
+    Guesses: "inference of hidden values",
+    ExtractedModel: "model extraction",
+    Predicates: "singling out",
+}
+
+
+def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
+    """Say what an audit does not show.
+
+    Args:
+        plan: What was asked.
+        subject: What was audited.
+        evidence: What came of each attack.
+
+    Returns:
+        One sentence each.
+    """
+    found = [
+        "It shows leaks, never their absence: another attack, or more shadow models, may find more.",
+        "Intervals hold for this one model; another run of the same training may leak more or less.",
+        f"It measures {_measured(evidence)}, nothing else.",
+    ]
+    if plan.checkpoint is not None and plan.checkpoint.canaries is not None:
+        found.append(
+            "The candidates are planted canaries, made to be remembered: what is found of them bounds epsilon, and is "
+            "no figure for ordinary records."
+        )
+    candidates = subject.target.candidates
+    copies = len(candidates) - len(set(candidates.row_digests()))
+    if copies:
+        found.append(f"{copies} candidates repeat another one exactly; such records are not independent questions.")
+    if candidates.units is not None:
+        found.append("Records of one group were in or out together, and a group counts once, by its highest score.")
+    left_out = [entry.attack.title for entry in evidence if entry.status is not AttackStatus.RAN]
+    if left_out:
+        found.append(f"Not run: {', '.join(left_out)}; what they would have found is not known.")
+    found += subject.missing
+    if not subject.control and subject.control_reason:
+        found.append(f"There is no positive control: {subject.control_reason}.")
+    return found
+
+
+def _measured(evidence: Sequence[Evidence]) -> str:
+    kinds = {entry.attack.claims: None for entry in evidence if entry.status is AttackStatus.RAN}
+    words = [WORDS_OF[kind] for kind in kinds]
+    if len(words) < 2:
+        return words[0] if words else "nothing, since no attack ran"
+    return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,1 @@
+"""Audits of training from the inside: gradient canaries in single steps or in whole runs."""
