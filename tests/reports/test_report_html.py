@@ -4,10 +4,10 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from report_page.parser import HTMLParser
 
 from reports.pages import report_page
 from reports.records.report import Report

@@ -9,10 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from auditor.reproduce import experiments
 
 from auditor.context import Setting
-from auditor.reproductions import p2, p2_models
+from auditor.reproductions import experiments, p2, p2_models
 from auditor.reproductions.p2_models import Bench, Snapshots, inferred_labels, scheme_of
 from auditor.workspace import Workplace
 from defenses.accounting import account
@@ -30,7 +29,7 @@ from defenses.schemes.none import NoDefense
 from reports.records.estimate import Estimate
 from reports.records.reproduction import Outcome, Reproduction
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "broken" / "layerwise_dp.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "broken" / "layerwise_dp.py"
 
 
 def digits(n: int, seed: int) -> Records:

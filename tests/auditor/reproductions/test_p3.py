@@ -5,11 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from auditor.reproduce import experiments
 
 from auditor.context import Setting
 from auditor.datasets import load
-from auditor.reproductions import adult_tables, p3
+from auditor.reproductions import adult_tables, experiments, p3
 from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
 from auditor.workspace import Workplace
 from defenses.guarantee import Neighboring
@@ -19,7 +18,7 @@ from defenses.records import Records
 from defenses.schemes.marginals import Marginals
 from reports.records.reproduction import Outcome, Row
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "broken" / "marginals.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "broken" / "marginals.py"
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ ALL = {"nothing", "sealed file", "all"}
 def test_a_kill_at_any_step_is_mended_by_the_next_call(form: str, stride: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(PROGRAM), form, str(tmp_path), str(stride)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
         capture_output=True,
         text=True,
     )

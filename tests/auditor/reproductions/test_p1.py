@@ -29,7 +29,7 @@ from defenses.schemes.local_dp import LocalDP
 from reports.records.estimate import Estimate
 from reports.records.reproduction import Outcome, Reproduction
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 rng = np.random.default_rng(5)
 
 

@@ -19,7 +19,7 @@ from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.implementation import check_implementation, find_implementation
 from reports.exit_codes import ExitCode
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REPEATED = ("loss_of_runs", "direction_of_runs", "size_of_runs")
 
 

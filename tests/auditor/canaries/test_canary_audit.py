@@ -31,7 +31,7 @@ from defenses.errors import DataError, PlanError
 from defenses.records import Inclusion
 from reports.pages.toml_text import toml_text
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAN = (
     'title = "c"\nshadows = 4\n[model]\narchitecture = "mlp"\noptions = { hidden = [64] }\n'
     '[[limits]]\nmeasure = "auc"\nmaximum = 0.6\n[claim]\nepsilon = 0.3\ndelta = 1e-5\n'

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from auditor.reproduce import experiments
 from scipy import stats
 
 from auditor.context import Setting
-from auditor.reproductions import learning_curve, p5
+from auditor.reproductions import experiments, learning_curve, p5
 from auditor.reproductions.learning_curve import Curve
 from auditor.workspace import Workplace
 from defenses.accounting import price
