@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-gpu bench bench-gpu check format sbom clean
+.PHONY: demo test test-slow test-gpu bench bench-gpu check docs format sbom clean
 
 demo: $(INSTALLED)
 	$(BIN)/auditor demo
@@ -35,6 +35,10 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site, with every page that Python's docstrings make; a warning is an error.
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet
+
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -59,11 +63,11 @@ sbom:
 $(INSTALLED): pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-		uv pip install --quiet --python $(BIN)/python -e '.[dev]'; \
+		uv pip install --quiet --python $(BIN)/python -e '.[dev,docs]'; \
 	else \
 		$(PYTHON) -m venv $(VENV) && \
 		$(BIN)/python -m pip install --quiet --upgrade pip && \
-		$(BIN)/python -m pip install --quiet -e '.[dev]'; \
+		$(BIN)/python -m pip install --quiet -e '.[dev,docs]'; \
 	fi
 	@touch $@
 
