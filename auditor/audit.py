@@ -16,7 +16,7 @@ from auditor.attempts import count_attempt, run_of, subject_of
 from auditor.context import Setting
 from auditor.evidence.attack_cache import KeptClaims
 from auditor.evidence.gallery import gallery
-from auditor.evidence.run_attack import Evidence, chosen, gather, measures
+from auditor.evidence.run_attack import Evidence, chosen, gather
 from auditor.evidence.subgroups import Part, parts
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_attacks
@@ -110,11 +110,11 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
     level = level or level_of_intervals(plan, [entry.attack for entry in ran])
     wanted = [limit.measure for limit in plan.limits]
-    found = {entry.attack.name: measures(entry, level=level, wanted=wanted) for entry in ran}
+    found = {entry.attack.name: entry.measures(level=level, wanted=wanted) for entry in ran}
     clock = time.perf_counter()
     again = [entry for entry in _again(ran, subject.control, plan, setting) if entry.status is AttackStatus.RAN]
     control: dict[str, Mapping[str, Estimate]] = {
-        entry.attack.name: measures(entry, level=level, wanted=wanted) for entry in again
+        entry.attack.name: entry.measures(level=level, wanted=wanted) for entry in again
     }
     if subject.control:
         seconds["positive control"] = time.perf_counter() - clock
@@ -156,7 +156,11 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
     mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
     return Audit(
         report,
-        {entry.attack.name: entry.scores[mixed] for entry in ran if entry.ranks and of_the_model(entry, subject)},
+        {
+            entry.attack.name: entry.scores[mixed]
+            for entry in ran
+            if entry.ranking is not None and of_the_model(entry, subject)
+        },
         subject.split.included[mixed],
         trained=subject.store.trained,
         found=subject.store.loaded,
@@ -228,7 +232,7 @@ def _attack(
 
 def _gallery(ran: Sequence[Evidence], subject: Subject, plan: Plan, setting: Setting) -> list[GalleryItem]:
     """Return what people may look at: private records if they are to be shown, else attacks on drawn canaries."""
-    reconstructing = [entry for entry in ran if entry.reconstructed is not None]
+    reconstructing = [entry for entry in ran if entry.joined is not None and entry.joined.copies is not None]
     if setting.include_records:
         return gallery(reconstructing, synthetic=False)
     return gallery(list(_again(reconstructing, subject.shown, plan, setting)), synthetic=True)

@@ -14,8 +14,6 @@ from auditor.attempts import LOST, Attempt
 from auditor.context import Setting
 from auditor.epsilon.bound import EpsilonBound
 from auditor.evidence.exposed_records import exposed, keyed
-from auditor.evidence.model_extraction import Agreement
-from auditor.evidence.reconstruction import Reconstructed, in_words
 from auditor.evidence.run_attack import Evidence
 from auditor.evidence.subgroups import Part, slices
 from auditor.files.paths import plan_without_paths, without_paths
@@ -34,7 +32,6 @@ from reports.records.report import (
     AttackResult,
     AttackStatus,
     BoundRecord,
-    CopyRecord,
     Epsilons,
     Finding,
     GalleryItem,
@@ -120,6 +117,8 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
             reason=entry.reason, access=access, parameters=parameters_of(attack),
         )  # fmt: skip
     assert entry.claim is not None
+    assert entry.joined is not None
+    ranks = entry.ranking is not None
     return AttackResult(
         name=attack.name,
         title=attack.title,
@@ -130,41 +129,14 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
         parameters=parameters_of(attack),
         measures=dict(outcome.found[attack.name]),
         control=dict(outcome.control.get(attack.name, {})),
-        roc=roc.roc_curve(*entry.by_unit[:2], level=outcome.level) if entry.ranks else None,
-        histogram=roc.histogram(*entry.by_unit[:2]) if entry.ranks else None,
-        exposed=exposed(entry, setting.workplace.record_key(), level=outcome.level) if entry.ranks else [],
-        slices=slices(entry, outcome.parts, level=outcome.level)
-        if entry.ranks and of_the_model(entry, subject)
-        else [],
-        notes=_notes(entry),
-        copies=None if entry.reconstructed is None else _copies(entry.reconstructed),
+        roc=roc.roc_curve(*entry.by_unit[:2], level=outcome.level) if ranks else None,
+        histogram=roc.histogram(*entry.by_unit[:2]) if ranks else None,
+        exposed=exposed(entry, setting.workplace.record_key(), level=outcome.level) if ranks else [],
+        slices=slices(entry, outcome.parts, level=outcome.level) if ranks and of_the_model(entry, subject) else [],
+        notes=[*map(without_paths, entry.claim.notes), *entry.joined.remarks],
+        copies=entry.joined.copies,
         about=entry.question.about,
-        queries=_queries(entry, outcome.level),
-    )
-
-
-def _notes(entry: Evidence) -> list[str]:
-    said = () if entry.claim is None else entry.claim.notes
-    return [*map(without_paths, said), *([] if entry.reconstructed is None else in_words(entry.reconstructed))]
-
-
-def _queries(entry: Evidence, level: float) -> list[QueryPoint]:
-    if not isinstance(entry.joined, Agreement):
-        return []
-    return [QueryPoint(queries=spent, fidelity=found) for spent, found in entry.joined.curve(level=level)]
-
-
-def _copies(found: Reconstructed) -> CopyRecord:
-    return CopyRecord(
-        reconstructions=found.count,
-        similarity=found.measure,
-        copy_rate=found.leakage.copy_rate,
-        expected_copy_rate=found.leakage.expected_copy_rate,
-        p_value=found.leakage.p_value,
-        tpr_p_value=found.leakage.tpr_p_value,
-        copy_p_value=found.leakage.copy_p_value,
-        least_seen=found.least_seen,
-        class_means=found.class_means,
+        queries=[QueryPoint(queries=spent, fidelity=at) for spent, at in entry.joined.curve(level=outcome.level)],
     )
 
 

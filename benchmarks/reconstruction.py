@@ -64,8 +64,8 @@ def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
     from auditor.audit import run_audit
     from auditor.context import Setting
     from auditor.plan.plan import load_plan, parse_plan
-    from auditor.statistics.membership import baseline_of
     from auditor.workspace import Workplace
+    from reports.measures import measure as about
     from reports.records.report import AttackStatus
 
     plans = [parse_plan(QUICK)] if settings.quick else [load_plan(path) for path in sorted(PLANS.glob("*.toml"))]
@@ -88,7 +88,7 @@ def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
                 "measure": measure,
                 "found": attack.measures[measure].model_dump(),
                 "control": None if control is None else control.model_dump(),
-                "guessing": baseline_of(measure),
+                "guessing": about(measure).baseline,
                 "least_seen": None if attack.copies is None else attack.copies.least_seen,
                 "seconds": report.timing.seconds[f"attack {attack.name}"],
             }

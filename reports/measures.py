@@ -1,4 +1,8 @@
-"""What each measure of an attack means: its plain name, its range, and what guessing would give."""
+"""The registry of measures: names, words, ranges, what guessing gives, and which kinds of claims they are taken of.
+
+Nothing else says what a measure is. A measure whose value under guessing is not known has the baseline None: no figure
+of it alone can show that an attack beats guessing.
+"""
 
 import enum
 import re
@@ -6,6 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 EPSILON = "epsilon"
+AUC = "auc"
+ADVANTAGE = "advantage"
+SIMILARITY = "similarity"
+SIMILARITY_GAP = "similarity_gap"
+_TPR = "tpr_at_fpr_"
+_PPV = "ppv_at_prior_"
+
+MEMBERSHIP, RECONSTRUCTION = "membership", "reconstruction"
+ATTRIBUTES, EXTRACTION, SINGLING_OUT = "attributes", "extraction", "singling_out"
+_RANKING = frozenset({MEMBERSHIP, RECONSTRUCTION})
 
 
 class Scale(enum.Enum):
@@ -23,12 +37,15 @@ class Measure:
     Attributes:
         name: As it stands in the record, say "tpr_at_fpr_0.01".
         title: The same in plain English.
+        short: The field's name for it, as engineers read it.
         meaning: One sentence on how to read the number.
         scale: How its numbers are written.
         baseline: What an attack that knows nothing gets; None where that is not known.
         largest: The largest value it can take; None where it has no end.
+        claims: Kinds of claims that it is taken of; none where a limit cannot be set on it.
         known: Whether this program knows the measure; third-party attacks may bring their own.
-        false_alarms: The false positive rate at which it is taken, if it is.
+        fpr: The false-positive rate at which it is taken, if it is.
+        prior: The share of members among candidates that it assumes, if it does.
     """
 
     name: str
@@ -37,8 +54,11 @@ class Measure:
     scale: Scale
     baseline: float | None
     largest: float | None
+    short: str = ""
+    claims: frozenset[str] = frozenset()
     known: bool = True
-    false_alarms: float | None = None
+    fpr: float | None = None
+    prior: float | None = None
 
 
 def _share(text: str) -> str:
@@ -54,7 +74,9 @@ def _tpr(name: str, rate: str) -> Measure:
         scale=Scale.SHARE,
         baseline=float(rate),
         largest=1.0,
-        false_alarms=float(rate),
+        short=f"TPR at {_share(rate)} FPR",
+        claims=_RANKING,
+        fpr=float(rate),
     )
 
 
@@ -67,6 +89,9 @@ def _predictive_value(name: str, prior: str) -> Measure:
         scale=Scale.SHARE,
         baseline=float(prior),
         largest=1.0,
+        short=f"predictive value at a prior of {_share(prior)}",
+        claims=_RANKING,
+        prior=float(prior),
     )
 
 
@@ -80,21 +105,25 @@ _NAMED = {
     measure.name: measure
     for measure in (
         Measure(
-            name="auc",
+            name=AUC,
             title="Members ranked above non-members (AUC)",
             meaning="Chance that a random member scores above a random non-member; guessing gives 0.5.",
             scale=Scale.SCORE,
             baseline=0.5,
             largest=1.0,
+            short="AUC",
+            claims=_RANKING,
         ),
         Measure(
-            name="advantage",
+            name=ADVANTAGE,
             title="Membership advantage",
             meaning="Share of members found minus share of false alarms at the attack's best threshold; guessing "
             "gives 0.",
             scale=Scale.SCORE,
             baseline=0.0,
             largest=1.0,
+            short="membership advantage",
+            claims=_RANKING,
         ),
         Measure(
             name="balanced_accuracy",
@@ -120,6 +149,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=0.0,
             largest=1.0,
+            short="advantage over guessing without the target",
+            claims=frozenset({ATTRIBUTES}),
         ),
         Measure(
             name="guess_gap",
@@ -129,6 +160,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=0.0,
             largest=2.0,
+            short="advantage on training records over that on others",
+            claims=frozenset({ATTRIBUTES}),
         ),
         Measure(
             name="guess_accuracy",
@@ -137,6 +170,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=None,
             largest=1.0,
+            short="share of right guesses",
+            claims=frozenset({ATTRIBUTES}),
         ),
         Measure(
             name="guess_accuracy_without_target",
@@ -153,6 +188,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=None,
             largest=1.0,
+            short="fidelity of the copy",
+            claims=frozenset({EXTRACTION}),
         ),
         Measure(
             name="fidelity_advantage",
@@ -161,6 +198,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=0.0,
             largest=1.0,
+            short="fidelity gained by queries",
+            claims=frozenset({EXTRACTION}),
         ),
         Measure(
             name="fidelity_without_target",
@@ -177,6 +216,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=0.0,
             largest=1.0,
+            short="advantage of singling out",
+            claims=frozenset({SINGLING_OUT}),
         ),
         Measure(
             name="singling_out_rate",
@@ -185,6 +226,8 @@ _NAMED = {
             scale=Scale.SHARE,
             baseline=None,
             largest=1.0,
+            short="share singled out",
+            claims=frozenset({SINGLING_OUT}),
         ),
         Measure(
             name="singling_out_rate_outside",
@@ -195,21 +238,25 @@ _NAMED = {
             largest=1.0,
         ),
         Measure(
-            name="similarity",
+            name=SIMILARITY,
             title="Similarity of reconstructions to training records",
             meaning="Mean similarity to the record behind each reconstruction, or of each training record to its "
             "nearest one; records that have nothing to do with each other are alike to some degree too.",
             scale=Scale.SCORE,
             baseline=None,
             largest=1.0,
+            short="mean similarity to the training records",
+            claims=frozenset({RECONSTRUCTION}),
         ),
         Measure(
-            name="similarity_gap",
+            name=SIMILARITY_GAP,
             title="That similarity, beyond the one to other records",
             meaning="Mean similarity to training records less that to records that were not in; 0 if both are alike.",
             scale=Scale.SCORE,
             baseline=0.0,
             largest=2.0,
+            short="mean similarity beyond that to other records",
+            claims=frozenset({RECONSTRUCTION}),
         ),
         Measure(
             name="reconstruction_success",
@@ -258,3 +305,40 @@ def measure(name: str) -> Measure:
         largest=None,
         known=False,
     )
+
+
+def tpr_name(fpr: float) -> str:
+    """Return the name of the true-positive rate at a false-positive rate in (0, 1), such as "tpr_at_fpr_0.01"."""
+    return f"{_TPR}{_open_unit(fpr, 'fpr'):g}"
+
+
+def ppv_name(prior: float) -> str:
+    """Return the name of the predictive value at a prior in (0, 1), such as "ppv_at_prior_0.1"."""
+    return f"{_PPV}{_open_unit(prior, 'prior'):g}"
+
+
+def limited_measure(name: str) -> Measure:
+    """Explain a measure that a limit can be set on.
+
+    Args:
+        name: As `measure` takes it.
+
+    Raises:
+        ValueError: If there is no such measure, or it is spelled otherwise in reports; names the spelling.
+    """
+    found = measure(name)
+    if not found.claims:
+        there = [known.name for known in _NAMED.values() if known.claims]
+        raise ValueError(
+            f"no measure is called {name!r}; there are {', '.join(there)}, {_TPR}F and {_PPV}P with F and P in (0, 1)"
+        )
+    spelled = tpr_name(found.fpr) if found.fpr is not None else ppv_name(found.prior) if found.prior else found.name
+    if spelled != name:
+        raise ValueError(f"measure {name!r} is spelled {spelled!r}")
+    return found
+
+
+def _open_unit(value: float, name: str) -> float:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}; it must lie in (0, 1)")
+    return value

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import numpy as np
 import torch
 
 import attacks
-from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
+from attacks.protocol import Attack, Claim
 from attacks.threat_model import Target
+from auditor.evidence.claim_kind import claim_kinds
 from auditor.plan.resolve import parameters_of
 from auditor.subject import Question
 from defenses.engine.code_digest import digest_of_folders, digest_of_training
@@ -25,9 +25,10 @@ from reports.untrusted import printable
 
 logger = logging.getLogger(__name__)
 
-_KEPT: Mapping[str, type[Claim]] = {
-    kind.__name__: kind for kind in (MembershipScores, Reconstructions, Guesses, Predicates)
-}
+
+def _kept() -> dict[str, type[Claim]]:
+    """Return the types of claims that can be kept, by name."""
+    return {claims.__name__: claims for claims, kind in claim_kinds().items() if kind.kept}
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ class KeptClaims:
             about = json.loads(str(file["about"]))
             fields: dict[str, Any] = {name: file[name] for name in file.files if name != "about"}
         fields |= {name: value for name, value in about["plain"].items() if name != "notes"}
-        claim = _KEPT[about["kind"]](**fields, notes=tuple(about["plain"]["notes"]))
+        claim = _kept()[about["kind"]](**fields, notes=tuple(about["plain"]["notes"]))
         return claim, float(about["seconds"])
 
     def keep(self, key: str, claim: Claim, seconds: float) -> None:
         """Keep a claim, if it is of a kind that can be; one that cannot be written is made again the next time."""
-        if type(claim).__name__ not in _KEPT:
+        if type(claim).__name__ not in _kept():
             return
         values = vars(claim)
         arrays: dict[str, Any] = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}

@@ -1,14 +1,19 @@
 """Guesses of hidden values joined with the truth: what the target gives away, beyond what is guessed without it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from attacks.protocol import Guesses
+from attacks.protocol import Attack, Guesses
 from attacks.threat_model import LABEL, Target
+from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import gap, paired_estimate, share_estimate
+from auditor.statistics.units import Units
+from auditor.subject import Question
 from defenses.records import BoolArray, IntArray, Records, Table
+from reports.measures import ATTRIBUTES
 from reports.records.report import Estimate
 
 ADVANTAGE, GAP = "guess_advantage", "guess_gap"
@@ -16,7 +21,7 @@ ACCURACY, WITHOUT = "guess_accuracy", "guess_accuracy_without_target"
 
 
 @dataclass(frozen=True)
-class Guessed:
+class Guessed(Joined):
     """How many guesses are right, by independent unit.
 
     Attributes:
@@ -31,7 +36,7 @@ class Guessed:
     included: BoolArray
     unit: str
 
-    def measures(self, *, level: float) -> dict[str, Estimate]:
+    def measures(self, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
         """Return accuracy and advantage on training units, and how much larger that is than on others."""
         inside, error = self.included, 1 - level
         found = {
@@ -65,18 +70,29 @@ def join_guesses(claim: Guesses, target: Target, included: BoolArray, victims: I
     if len(claim.values) != len(about):
         raise ValueError(f"it returned {len(claim.values)} guesses about {len(about)} records")
     truth = hidden_values(about, claim.hidden)
-    units, unit = about.units, "group of records"
+    groups, unit = about.units, Units.of(about.units).name
     if victims is not None and victims.shape[1] > 1:
         size = victims.shape[1]
-        units, unit = np.repeat(np.arange(len(about) // size), size), "participant"
+        groups, unit = np.repeat(np.arange(len(about) // size), size), "participant"
         truth = np.sort(truth.reshape(-1, size), axis=1).reshape(-1)  # a batch has no order: labels are compared sorted
     right, without = ((guess == truth).astype(np.float64) for guess in (claim.values, claim.without_target))
-    if units is None:
-        return Guessed(right, without, inside, "record")
-    _, place = np.unique(units, return_inverse=True)
-    count = np.bincount(place)
-    by_unit = [np.bincount(place, weights=values) / count for values in (right, without, inside.astype(np.float64))]
-    return Guessed(by_unit[0], by_unit[1], by_unit[2] > 0, unit)
+    units = Units.of(groups)
+    return Guessed(units.mean(right), units.mean(without), units.any(inside), unit)
+
+
+class AttributeKind(ClaimKind):
+    """Hidden values of records."""
+
+    claims = Guesses
+    name = ATTRIBUTES
+    title = "Hidden values"
+    words = "inference of hidden values"
+
+    def join(
+        self, claim: Guesses, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+    ) -> Guessed:
+        """Compare guesses with what was hidden; see `join_guesses`."""
+        return join_guesses(claim, question.target, question.included, question.victims)
 
 
 def hidden_values(records: Records, hidden: str) -> IntArray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from attacks.protocol import Reconstructions
+from auditor.evidence.reconstruction import ReconstructionEvidence
 from auditor.evidence.run_attack import Evidence
 from defenses.records import FloatArray, Image, Records, Table
 from reports.records.report import GalleryItem, Picture
@@ -25,9 +26,10 @@ def gallery(evidence: Sequence[Evidence], *, synthetic: bool) -> list[GalleryIte
 
 
 def _items(entry: Evidence, *, synthetic: bool) -> list[GalleryItem]:
-    found, claim, records = entry.reconstructed, entry.claim, entry.question.target.candidates
-    if found is None or not isinstance(claim, Reconstructions):
+    joined, claim, records = entry.joined, entry.claim, entry.question.target.candidates
+    if not isinstance(joined, ReconstructionEvidence) or not isinstance(claim, Reconstructions):
         return []
+    found = joined.compared
     known = found.inside if found.paired is None else found.paired
     items = []
     for row in np.argsort(-known.similarity, kind="stable")[:SHOWN]:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from auditor.evidence.reconstruction import Reconstructed
+from auditor.evidence.reconstruction_comparison import Reconstructed
 from auditor.statistics.means import bounded_mean
 from defenses.records import BoolArray
 from reports.records.report import Estimate

@@ -1,23 +1,28 @@
 """Copies of a target joined with the target: on how many records they agree, and how many queries that took."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
-from attacks.protocol import ExtractedModel
+from attacks.protocol import Attack, ExtractedModel
 from attacks.threat_model import Target
+from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import paired_estimate, share_estimate
+from auditor.statistics.units import Units
+from auditor.subject import Question
 from defenses.ensemble import module_logits
 from defenses.records import IntArray
+from reports.measures import EXTRACTION
 from reports.records.report import Estimate
 
 FIDELITY, ADVANTAGE, WITHOUT = "fidelity", "fidelity_advantage", "fidelity_without_target"
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Joined):
     """On which candidates copies agree with the target.
 
     Attributes:
@@ -32,7 +37,7 @@ class Agreement:
     without_target: Float64Array
     unit: str = "record"
 
-    def measures(self, *, level: float) -> dict[str, Estimate]:
+    def measures(self, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
         """Return the fidelity of the last copy, and how much of it is owed to the target's answers."""
         last, without = self.agree[-1], self.without_target
         return {
@@ -68,13 +73,24 @@ def join_copies(claim: ExtractedModel, target: Target, *, device: str) -> Agreem
     queries = tuple(copy.queries for copy in claim.copies)
     agree = np.stack([_labels(copy.model, target, device) == said for copy in claim.copies]).astype(np.float64)
     beside = (without == said).astype(np.float64)
-    units = target.candidates.units
-    if units is None:
-        return Agreement(queries, agree, beside)
-    _, place = np.unique(units, return_inverse=True)
-    count = np.bincount(place)
-    by_unit = [np.bincount(place, weights=values) / count for values in (*agree, beside)]
-    return Agreement(queries, np.stack(by_unit[:-1]), by_unit[-1], "group of records")
+    units = Units.of(target.candidates.units)
+    return Agreement(queries, np.stack([units.mean(row) for row in agree]), units.mean(beside), units.name)
+
+
+class ExtractionKind(ClaimKind):
+    """Copies of the target; they are networks, so no later run finds them again."""
+
+    claims = ExtractedModel
+    name = EXTRACTION
+    title = "Model extraction"
+    words = "model extraction"
+    kept = False
+
+    def join(
+        self, claim: ExtractedModel, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+    ) -> Agreement:
+        """Compare the answers of copies and target; see `join_copies`."""
+        return join_copies(claim, question.target, device=device)
 
 
 def _labels(model: nn.Module, target: Target, device: str) -> IntArray:

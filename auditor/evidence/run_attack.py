@@ -8,19 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
-from attacks.similarity import similarities
+from attacks.protocol import Attack, Claim
 from attacks.threat_model import expose
 from auditor.evidence.attack_cache import KeptClaims
-from auditor.evidence.attribute_inference import Guessed, join_guesses
-from auditor.evidence.mean_similarity import mean_similarity, similarity_gap
-from auditor.evidence.model_extraction import Agreement, join_copies
-from auditor.evidence.reconstruction import Reconstructed, compare
-from auditor.evidence.singling_out import SingledOut, join_predicates
+from auditor.evidence.claim_kind import ClaimError, Joined, kind_of
+from auditor.evidence.ranking import Ranking
 from auditor.files.paths import without_paths
 from auditor.reasons import LONGEST
 from auditor.reasons import reason as why
-from auditor.statistics import membership
 from auditor.subject import Question
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
@@ -30,12 +25,6 @@ from reports.records.report import AttackStatus, Estimate
 from reports.untrusted import printable
 
 logger = logging.getLogger(__name__)
-
-FALSE_POSITIVE_RATES = (0.01, 0.001)
-PRIORS = (0.1, 0.01, 0.001)
-
-
-Joined = Reconstructed | Guessed | Agreement | SingledOut
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class Evidence:
         reason: Why it did not run, in words.
         claim: What it said, if it ran.
         seconds: Wall-clock time.
-        joined: What claims other than membership scores say once they are compared with the truth.
+        joined: The claim joined with the truth, if it ran.
         reused: Whether the claim was kept by an earlier run.
     """
 
@@ -75,33 +64,32 @@ class Evidence:
         return self.question.target.candidates.units
 
     @property
-    def reconstructed(self) -> Reconstructed | None:
-        """What its reconstructions, if it made any, say about who was in."""
-        return self.joined if isinstance(self.joined, Reconstructed) else None
-
-    @property
-    def ranks(self) -> bool:
-        """Whether it orders candidates by how likely they were in."""
-        return isinstance(self.claim, MembershipScores | Reconstructions)
+    def ranking(self) -> Ranking | None:
+        """How it orders candidates by how likely they were members; None where it does not, or did not run."""
+        return None if self.joined is None else self.joined.ranking
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """Scores (m,) of an attack that ranks; a record scores as its most similar reconstruction."""
-        if self.reconstructed is not None:
-            return self.reconstructed.closest
-        if not isinstance(self.claim, MembershipScores):
-            raise ValueError(
-                f"attack {self.attack.name!r} ranks no candidates: {self.reason or 'it claims other things'}"
-            )
-        return self.claim.scores
+        """Scores (m,) of an attack that ranks; raises ValueError of one that does not."""
+        return self._ranked().scores
 
     @property
     def by_unit(self) -> tuple[npt.NDArray[np.float64], BoolArray, str]:
-        """Scores and truth per independent unit, and what a unit is called."""
-        if self.units is None:
-            return self.scores, self.included, "record"
-        scores, included = membership.by_unit(self.scores, self.included, self.units)
-        return scores, included, "group of records"
+        """Scores and truth per independent unit, and what a unit is called; raises ValueError without a ranking."""
+        return self._ranked().by_unit
+
+    def measures(self, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
+        """Return the measures of the claim; see `Joined.measures`. Raises ValueError where the attack did not run."""
+        if self.joined is None:
+            raise ValueError(f"attack {self.attack.name!r} did not run: {self.reason}")
+        return self.joined.measures(level=level, wanted=wanted)
+
+    def _ranked(self) -> Ranking:
+        if self.ranking is None:
+            raise ValueError(
+                f"attack {self.attack.name!r} ranks no candidates: {self.reason or 'it claims other things'}"
+            )
+        return self.ranking
 
 
 def gather(
@@ -145,15 +133,15 @@ def gather(
             claim = attack.run(view, rng=rng, on_progress=on_progress)
             if kept is not None:
                 kept.keep(key, claim, time.perf_counter() - started)
-        joined = _joined(attack, claim, question, rng=stream(0, "join", attack.name, *names), device=device)
+        drawn = stream(0, "join", attack.name, *names)
+        joined = kind_of(type(claim)).join(claim, question, attack=attack, rng=drawn, device=device)
     except NotApplicableError as error:
         return outcome(AttackStatus.NOT_APPLICABLE, printable(without_paths(str(error)), longest=LONGEST))
+    except ClaimError as error:
+        return outcome(AttackStatus.FAILED, str(error))
     except Exception as error:
         logger.debug("attack %s failed", attack.name, exc_info=True)
         return outcome(AttackStatus.FAILED, why(error))
-    if isinstance(claim, MembershipScores) and len(claim.scores) != len(question.included):
-        reason = f"it returned {len(claim.scores)} scores for {len(question.included)} candidates"
-        return outcome(AttackStatus.FAILED, reason)
     return replace(outcome(AttackStatus.RAN, claim=claim), joined=joined, reused=there is not None)
 
 
@@ -161,58 +149,3 @@ def chosen(attack: Attack, questions: Sequence[Question]) -> Question:
     """Return the first question whose target offers what an attack needs, or the first of all."""
     fitting = (one for one in questions if not attack.requires.missing_in(one.target.offers))
     return next(fitting, questions[0])
-
-
-def _joined(
-    attack: Attack, claim: Claim, question: Question, *, rng: np.random.Generator, device: str
-) -> Joined | None:
-    target, included = question.target, question.included
-    if isinstance(claim, Reconstructions):
-        victims = question.victims
-        measure = attack.similarity if attack.similarity in similarities(target.candidates.kind) else None
-        return compare(claim, target.candidates, included, measure=measure, rng=rng, victims=victims)
-    if isinstance(claim, Guesses):
-        return join_guesses(claim, target, included, question.victims)
-    if isinstance(claim, ExtractedModel):
-        return join_copies(claim, target, device=device)
-    return (
-        join_predicates(claim, included, rng=rng, units=target.candidates.units)
-        if isinstance(claim, Predicates)
-        else None
-    )
-
-
-def measures(entry: Evidence, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
-    """Return the measures of a claim over independent units, each with an interval at `level`.
-
-    Args:
-        entry: Evidence of an attack that ran.
-        level: Confidence of each interval.
-        wanted: Names of measures beyond the usual ones, such as "tpr_at_fpr_0.05".
-    """
-    if isinstance(entry.joined, Guessed | Agreement | SingledOut):
-        return entry.joined.measures(level=level)
-    scores, included, unit = entry.by_unit
-    found = {
-        membership.AUC: membership.auc(scores, included, level=level, unit=unit),
-        membership.ADVANTAGE: membership.advantage(scores, included, level=level, unit=unit),
-    }
-    rates = {membership.measure_name(fpr) for fpr in FALSE_POSITIVE_RATES}
-    rates |= {name for name in wanted if membership.is_rate(name)}
-    for name in sorted(rates, reverse=True):
-        fpr = membership.baseline_of(name)
-        found[name] = membership.tpr_at_fpr(scores, included, fpr=fpr, level=level, unit=unit)
-    if entry.reconstructed is not None:
-        alike = {membership.SIMILARITY: mean_similarity, membership.SIMILARITY_GAP: similarity_gap}
-        found |= {
-            name: measure(entry.reconstructed, scores, included, level=level, unit=unit)
-            for name, measure in alike.items()
-            if name in wanted
-        }
-    at_one_percent = found[membership.measure_name(FALSE_POSITIVE_RATES[0])]
-    priors = {membership.predictive_name(prior) for prior in PRIORS}
-    priors |= {name for name in wanted if membership.is_predictive(name)}
-    for name in sorted(priors, reverse=True):
-        prior = membership.baseline_of(name)
-        found[name] = membership.positive_predictive_value(at_one_percent, fpr=FALSE_POSITIVE_RATES[0], prior=prior)
-    return found

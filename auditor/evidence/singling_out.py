@@ -1,21 +1,26 @@
 """Predicates joined with the truth: how many people of the training data they single out, and how many others."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
-from attacks.protocol import Predicates
-from auditor.statistics import membership
+from attacks.protocol import Attack, Predicates
+from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
+from auditor.statistics.membership import rate
 from auditor.statistics.paired_differences import gap
+from auditor.statistics.units import Units
+from auditor.subject import Question
 from defenses.records import BoolArray, IntArray
+from reports.measures import SINGLING_OUT
 from reports.records.report import Estimate
 
 RATE, OUTSIDE, ADVANTAGE = "singling_out_rate", "singling_out_rate_outside", "singling_out_advantage"
 
 
 @dataclass(frozen=True)
-class SingledOut:
+class SingledOut(Joined):
     """Who is the only one of their side that some predicate describes.
 
     Attributes:
@@ -28,17 +33,17 @@ class SingledOut:
     outside: Float64Array
     unit: str = "record"
 
-    def measures(self, *, level: float) -> dict[str, Estimate]:
+    def measures(self, *, level: float, wanted: Collection[str] = ()) -> dict[str, Estimate]:
         """Return the share of training records that are singled out, and how much larger it is than that of others."""
 
-        def rate(side: Float64Array, level: float) -> Estimate:
-            return membership.rate(int(side.sum()), len(side), level=level, unit=self.unit)
+        def share(side: Float64Array, level: float) -> Estimate:
+            return rate(int(side.sum()), len(side), level=level, unit=self.unit)
 
         half = 1 - (1 - level) / 2
         return {
-            ADVANTAGE: gap(rate(self.inside, half), rate(self.outside, half), level=level),
-            RATE: rate(self.inside, level),
-            OUTSIDE: rate(self.outside, level),
+            ADVANTAGE: gap(share(self.inside, half), share(self.outside, half), level=level),
+            RATE: share(self.inside, level),
+            OUTSIDE: share(self.outside, level),
         }
 
 
@@ -67,9 +72,21 @@ def join_predicates(
     for side in sides:
         rows = np.sort(rng.choice(side, size, replace=False))
         matches = claim.matches[:, rows]
-        described = matches[matches.sum(axis=1) == 1].any(axis=0).astype(np.float64)
-        if units is not None:
-            _, place = np.unique(units[rows], return_inverse=True)
-            described = (np.bincount(place, weights=described) > 0).astype(np.float64)
-        found.append(described)
-    return SingledOut(found[0], found[1], "record" if units is None else "group of records")
+        described = matches[matches.sum(axis=1) == 1].any(axis=0)
+        found.append(Units.of(None if units is None else units[rows]).any(described).astype(np.float64))
+    return SingledOut(found[0], found[1], Units.of(units).name)
+
+
+class SinglingOutKind(ClaimKind):
+    """Conditions that one person of the training data meets alone."""
+
+    claims = Predicates
+    name = SINGLING_OUT
+    title = "Singling out"
+    words = "singling out"
+
+    def join(
+        self, claim: Predicates, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+    ) -> SingledOut:
+        """Join predicates with who was a member; see `join_predicates`."""
+        return join_predicates(claim, question.included, rng=rng, units=question.target.candidates.units)

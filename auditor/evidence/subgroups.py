@@ -9,6 +9,7 @@ from auditor.plan.plan import nearest
 from auditor.statistics import membership
 from defenses.errors import PlanError
 from defenses.records import BoolArray, Column, IntArray, Records, Table
+from reports.measures import AUC
 from reports.records.report import Slice
 
 CLASS, CORRECT = "class", "correct"
@@ -63,9 +64,7 @@ def slices(entry: Evidence, chosen: Sequence[Part], *, level: float) -> list[Sli
         area = membership.auc(scores[mask], included[mask], level=1 - (1 - level) / len(there))
         inside = int(included[mask].sum())
         found.append(
-            Slice(
-                by=by, value=value, members=inside, nonmembers=int(mask.sum()) - inside, measures={membership.AUC: area}
-            )
+            Slice(by=by, value=value, members=inside, nonmembers=int(mask.sum()) - inside, measures={AUC: area})
         )
     return found
 

@@ -1,7 +1,7 @@
 """Membership scores -> measures with intervals: every rate covers at its level, or says why it cannot be given.
 
-Scores are higher for members. Everything but `by_unit` depends on ranks only. Measures are named here, in one place, by
-the strings that a report uses: "auc", "advantage", "tpr_at_fpr_0.01", "ppv_at_prior_0.1".
+Scores are higher for members. Everything depends on ranks only. `reports.measures` says what each measure
+means.
 """
 
 import math
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr
 
-from attacks.protocol import ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
 from auditor.statistics.intervals import (
     Float64Array,
     auc_interval,
@@ -23,95 +22,7 @@ from auditor.statistics.intervals import (
     combined_reach,
     dkw_width,
 )
-from defenses.records import BoolArray
 from reports.records.report import Estimate
-
-AUC = "auc"
-ADVANTAGE = "advantage"
-SIMILARITY = "similarity"
-SIMILARITY_GAP = "similarity_gap"
-_TPR = "tpr_at_fpr_"
-_PPV = "ppv_at_prior_"
-
-# What is measured of other claims than membership: what guessing reaches, and the words for it.
-_OTHERS = {
-    "guess_advantage": (0.0, "advantage over guessing without the target"),
-    "guess_gap": (0.0, "advantage on training records over that on others"),
-    "guess_accuracy": (0.0, "share of right guesses"),
-    "fidelity": (0.0, "fidelity of the copy"),
-    "fidelity_advantage": (0.0, "fidelity gained by queries"),
-    "singling_out_advantage": (0.0, "advantage of singling out"),
-    "singling_out_rate": (0.0, "share singled out"),
-    SIMILARITY: (0.0, "mean similarity to the training records"),
-    SIMILARITY_GAP: (0.0, "mean similarity beyond that to other records"),
-}
-_KIND = {  # by the first word of the name
-    "guess": Guesses, "fidelity": ExtractedModel, "singling": Predicates, "similarity": Reconstructions
-}  # fmt: skip
-
-
-def measure_name(fpr: float) -> str:
-    """Return the name of the true-positive rate at this false-positive rate, such as "tpr_at_fpr_0.01"."""
-    return f"{_TPR}{check_open_unit(fpr, name='fpr'):g}"
-
-
-def predictive_name(prior: float) -> str:
-    """Return the name of the predictive value at this prior, such as "ppv_at_prior_0.1"."""
-    return f"{_PPV}{check_open_unit(prior, name='prior'):g}"
-
-
-def baseline_of(measure: str) -> float:
-    """Return what guessing without looking reaches in this measure.
-
-    Raises:
-        ValueError: If no measure has this name.
-    """
-    if measure == AUC:
-        return 0.5
-    if measure == ADVANTAGE:
-        return 0.0
-    return _OTHERS[measure][0] if measure in _OTHERS else _parameter(measure)
-
-
-def fits(measure: str, claims: type) -> bool:
-    """Say whether a measure is taken of this kind of claim; reconstructions are measured as membership is."""
-    if measure in _OTHERS:
-        return _KIND[measure.partition("_")[0]] is claims
-    return claims in (MembershipScores, Reconstructions)
-
-
-def canonical_name(measure: str) -> str:
-    """Return how a measure is spelled in reports: "tpr_at_fpr_0.010" is "tpr_at_fpr_0.01".
-
-    Raises:
-        ValueError: If no measure has this name.
-    """
-    baseline_of(measure)
-    if measure.startswith(_TPR):
-        return measure_name(_parameter(measure))
-    return predictive_name(_parameter(measure)) if measure.startswith(_PPV) else measure
-
-
-def is_rate(measure: str) -> bool:
-    """Say whether a measure is a true-positive rate at a false-positive rate."""
-    return measure.startswith(_TPR)
-
-
-def is_predictive(measure: str) -> bool:
-    """Say whether a measure is a predictive value at a prior."""
-    return measure.startswith(_PPV)
-
-
-def describe(measure: str) -> str:
-    """Return the words for a measure, such as "TPR at 1% FPR"; raises ValueError if no measure has this name."""
-    if measure == AUC:
-        return "AUC"
-    if measure == ADVANTAGE:
-        return "membership advantage"
-    if measure in _OTHERS:
-        return _OTHERS[measure][1]
-    words = "TPR at {} FPR" if measure.startswith(_TPR) else "predictive value at a prior of {}"
-    return words.format(_percent(_parameter(measure)))
 
 
 def auc(scores: npt.ArrayLike, members: npt.ArrayLike, *, level: float, unit: str = "record") -> Estimate:
@@ -121,7 +32,7 @@ def auc(scores: npt.ArrayLike, members: npt.ArrayLike, *, level: float, unit: st
         scores: (n,) higher means member.
         members: (n,) bool.
         level: Confidence in (0, 1).
-        unit: What one score stands for (see `by_unit`).
+        unit: What one score stands for (see `auditor.statistics.units`).
 
     Returns:
         The area with DeLong's interval on the logit scale, or limits that also hold near 0 and 1 and with few records
@@ -273,42 +184,6 @@ def rate(successes: int, trials: int, *, level: float, unit: str = "record") -> 
         return Estimate(method=method, level=level, n=0, unit=unit, reason=f"no {unit} to take a rate of")
     low, high = (float(limit(successes, trials, error=error / 2)) for limit in (binomial_lower, binomial_upper))
     return _estimate(successes / trials, low, high, level=level, method=method, n=trials, unit=unit)
-
-
-def by_unit(scores: npt.ArrayLike, members: npt.ArrayLike, groups: npt.ArrayLike) -> tuple[Float64Array, BoolArray]:
-    """Reduce records to independent units: one score for each owner or cluster of duplicates.
-
-    A unit scores as its highest record, and is a member if any of its records is one. Takes what `auc` takes and
-    `groups` (n,): integers, equal for records of one unit.
-
-    Returns:
-        Scores (u,) and membership (u,), in ascending order of the group.
-
-    Raises:
-        ValueError: If shapes differ or a score is NaN.
-    """
-    values, bits = check_scores(scores, members)
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
-    if group.shape != values.shape:
-        raise ValueError(f"{group.size} groups for {values.size} scores; give one group per record")
-    highest = np.full(len(names), -np.inf)
-    np.maximum.at(highest, group, values)
-    member = np.zeros(len(names), dtype=np.bool_)
-    member[group[bits]] = True
-    return highest, member
-
-
-def _parameter(measure: str) -> float:
-    for prefix in (_TPR, _PPV):
-        if measure.startswith(prefix):
-            try:
-                return check_open_unit(float(measure.removeprefix(prefix)), name=measure)
-            except ValueError:
-                break
-    raise ValueError(
-        f"no measure is called {measure!r}; there are {AUC}, {ADVANTAGE}, {_TPR}F and {_PPV}P with F and P in (0, 1), "
-        f"and {', '.join(_OTHERS)}"
-    )
 
 
 def _percent(share: float) -> str:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from auditor.statistics import membership
 from auditor.verdicts.judge import judge_leak
+from reports.measures import measure
 from reports.records.report import Estimate, Status
 from reports.records.tuning import Look, Probe, Stage
 
 STEPS = "white_box"
-EPSILON = "epsilon"
 FAINT_BELOW = 10.0  # at smaller epsilons a generator's silence says nothing
 
 
@@ -45,9 +44,9 @@ class Asked:
         return self == other or (alike and not other.named)
 
     @property
-    def baseline(self) -> float:
-        """What guessing reaches."""
-        return 0.0 if self.measure == EPSILON else membership.baseline_of(self.measure)
+    def baseline(self) -> float | None:
+        """What guessing reaches; None where that is not known."""
+        return measure(self.measure).baseline
 
 
 @dataclass(frozen=True)
@@ -247,6 +246,6 @@ def _of_steps(found: Estimate, limit: float) -> tuple[Status, str]:
 
 def _beyond(probe: Probe) -> float:
     """Return how far the upper end is beyond the limit, as a share of what lies between guessing and the limit."""
-    baseline = 0.0 if probe.measure == EPSILON else membership.baseline_of(probe.measure)
+    baseline = measure(probe.measure).baseline or 0.0
     high = probe.found.high
     return math.inf if high is None else (high - probe.limit) / max(probe.limit - baseline, 1e-9)

@@ -12,19 +12,20 @@ from attacks.protocol import Attack
 from attacks.threat_model import Capability
 from auditor.audit import Audit, accuracy, run_audit
 from auditor.context import Draw, Setting
-from auditor.evidence.run_attack import Evidence, measures
+from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan
-from auditor.plan.sections import Control, Limit
+from auditor.plan.sections import Control
 from auditor.report_files import clear, write_audit
 from auditor.targets.dcgan import SAMPLES
 from auditor.targets.gradient_updates import GRADIENTS
 from auditor.targets.trained_here import trained_subject
-from auditor.tuning.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
+from auditor.tuning.judging import STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
 from auditor.tuning.power import sight
 from auditor.tuning.price import event_of_generator
-from auditor.verdicts.findings import FAILED, applies, doubted
+from auditor.verdicts.findings import FAILED, applies
 from defenses.errors import TrainingError
 from defenses.progress import Progress
+from reports.measures import EPSILON
 from reports.records.report import AttackStatus, Estimate, Finding, GuaranteeRecord, Status
 from reports.records.tuning import Look, Sight, Stage
 
@@ -188,7 +189,7 @@ class Eyes:
             if one.attack == STEPS:
                 continue
             entry = entries.get(one.attack)
-            found = None if entry is None else measures(entry, level=level, wanted=[one.measure])[one.measure]
+            found = None if entry is None else entry.measures(level=level, wanted=[one.measure])[one.measure]
             self.sights.append(sight(one, entry, found, level=level, models=self.replicates))
             if self.sights[-1].sees and found is not None:
                 self.control[one] = found
@@ -242,8 +243,8 @@ class Eyes:
         if left_out is not None:
             return Figures((), reason=left_out)
         results = [next(result for result in audit.report.attacks if result.name == one.attack) for audit in audits]
-        limit = Limit(measure=one.measure, maximum=one.limit)
-        doubt = next((doubt for entry in entries if (doubt := doubted(entry, limit)) is not None), None)
+        doubts = [None if entry.joined is None else entry.joined.doubt(one.measure, one.limit) for entry in entries]
+        doubt = next((doubt for doubt in doubts if doubt is not None), None)
         return Figures(tuple(result.measures[one.measure] for result in results), doubt=doubt)
 
     def _facts(self, audits: Sequence[Audit]) -> Facts:

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from attacks.protocol import MembershipScores, Reconstructions
 from auditor.evidence.run_attack import Evidence
 from auditor.statistics import membership
 from auditor.statistics.intervals import binomial_upper
@@ -20,13 +19,14 @@ from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
 from defenses.randomness import stream
 from defenses.records import BoolArray
+from reports.measures import ADVANTAGE, AUC, SIMILARITY, SIMILARITY_GAP, limited_measure, measure
 from reports.records.report import Estimate
 from reports.records.tuning import Sight
 
 PLANTINGS, SURELY = 20, 16
 _DRAWS = 25
 _MOST_RECORDS, _MOST_TRIALS = 2_000_000, 2**30
-_AVERAGED = (membership.SIMILARITY, membership.SIMILARITY_GAP)
+_AVERAGED = (SIMILARITY, SIMILARITY_GAP)
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -56,12 +56,12 @@ def check_resolvable(one: Asked, members: int, others: int, *, level: float, mod
         end = _upper_end_of_nothing(one.measure, needed, needed, level=level, models=models)
         if end is not None and end <= one.limit:
             break
-        wider = 2.0 if end is None else ((end - one.baseline) / max(one.limit - one.baseline, 1e-6)) ** 2
+        wider = 2.0 if end is None else ((end - _guessing(one)) / max(one.limit - _guessing(one), 1e-6)) ** 2
         needed = round(needed * max(wider, 1.1)) + 1
-    more = f"about {_rounded(needed):,} of each would do" if needed < _MOST_RECORDS else "no number of records would do"
+    more = f"about {_rounded(needed):,} of each would do" if needed < _MOST_RECORDS else "more records would not help"
     found = "no rate at all" if high is None else f"up to {high:.3g}"
     raise PlanError(
-        f"limits: {membership.describe(one.measure)} of {one.attack} may be at most {one.limit:g}, but with "
+        f"limits: {limited_measure(one.measure).short} of {one.attack} may be at most {one.limit:g}, but with "
         f"{members:,} members and {others:,} others ({what}) even an attack that finds nothing is measured at {found}, "
         f"so no setting could pass; {more}"
     )
@@ -142,20 +142,20 @@ def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level
     if control is None or found is None or found.value is None:
         why = "the attack did not run on the control" if found is None else f"there is no figure ({found.reason})"
         return said(found or Estimate(method="", reason=why), sees=False, sentence=f"{why}.")
-    words = membership.describe(one.measure)
-    if found.low is None or found.low <= one.baseline:
+    words = limited_measure(one.measure).short
+    if one.baseline is not None and (found.low is None or found.low <= one.baseline):
         return said(
             found,
             sees=False,
             sentence=f"without protection its {words} is {found.value:.4g}, not surely above the {one.baseline:g} of "
             f"guessing. {_remedy(one, control, found, level)}",
         )
-    if one.measure == membership.SIMILARITY and found.low <= one.limit:
+    if one.baseline is None and (found.low is None or found.low <= one.limit):
         return said(
             found,
             sees=False,
-            sentence=f"without protection its {words} is {found.value:.4g}, not surely above the limit {one.limit:g}: "
-            "records that have nothing to do with each other are alike too, so this limit means nothing here.",
+            sentence=f"without protection its {words} is {found.value:.4g}, not surely above the limit {one.limit:g}, "
+            "and what guessing reaches is not known, so a figure within the limit shows nothing.",
         )
     if found.value <= one.limit:
         return said(
@@ -165,8 +165,9 @@ def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level
             "that it finds no more than that says nothing: set a lower limit, train the control longer, or take a "
             "stronger attack.",
         )
-    seen = f"without protection its {words} is {found.value:.4g}, above the limit and surely above guessing"
-    if one.measure in _AVERAGED or control.attack.claims not in (MembershipScores, Reconstructions):
+    beyond = "above the limit and surely above guessing" if one.baseline is not None else "surely above the limit"
+    seen = f"without protection its {words} is {found.value:.4g}, {beyond}"
+    if one.measure in _AVERAGED or control.ranking is None:
         return said(found, sees=True, sentence=f"{seen}.")
     scores, included, _ = control.by_unit
     planted = _seen_of_planted(one, scores, included, found.value, level=level, models=models)
@@ -187,8 +188,15 @@ def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level
     )
 
 
+def _guessing(one: Asked) -> float:
+    """Return what guessing reaches in a measure of a ranking, which is always known."""
+    assert one.baseline is not None
+    return one.baseline
+
+
 def _remedy(one: Asked, control: Evidence, found: Estimate, level: float) -> str:
-    if control.ranks and found.value is not None and found.value > one.baseline and one.measure not in _AVERAGED:
+    ranks = control.ranking is not None and one.measure not in _AVERAGED
+    if ranks and found.value is not None and found.value > _guessing(one):
         scores, included, _ = control.by_unit
         return _records_needed(one, scores, included, found.value, level=level)
     return "Train the control longer, on fewer records, or take a stronger attack."
@@ -217,7 +225,7 @@ def _seen_of_planted(
     """Return in how many plantings a leak of the limit's size is told from none, with `times` as many candidates."""
     rng = stream(0, "planted", one.attack, one.measure, times)
     ins, outs = scores[included], scores[~included]
-    most, base = _on_linear_scale(one.measure, found), _on_linear_scale(one.measure, one.baseline)
+    most, base = _on_linear_scale(one.measure, found), _on_linear_scale(one.measure, _guessing(one))
     share = min(1.0, (_on_linear_scale(one.measure, one.limit) - base) / max(most - base, 1e-12))
     members, others = times * len(ins), times * len(outs)
 
@@ -230,30 +238,32 @@ def _seen_of_planted(
     for _ in range(PLANTINGS):
         runs = [run() for _ in range(models)]
         measured = runs[0] if models == 1 else mean_over_runs(runs, level=level)
-        if measured.low is not None and measured.low > one.baseline:
+        if measured.low is not None and measured.low > _guessing(one):
             seen += 1
     return seen
 
 
-def _on_linear_scale(measure: str, value: float) -> float:
+def _on_linear_scale(name: str, value: float) -> float:
     """Return a value on a scale that is linear in the share of members that leak: a predictive value is not."""
-    if not membership.is_predictive(measure) or value >= 1:
+    prior = measure(name).prior
+    if prior is None or value >= 1:
         return value
-    prior = membership.baseline_of(measure)
     return 0.01 * value * (1 - prior) / (prior * (1 - value))  # the TPR behind it, at 1% FPR
 
 
-def _measured(measure: str, scores: Float64Array, included: BoolArray, level: float) -> Estimate:
+def _measured(name: str, scores: Float64Array, included: BoolArray, level: float) -> Estimate:
     taken: dict[str, Callable[..., Estimate]] = {
-        membership.AUC: membership.auc,
-        membership.ADVANTAGE: membership.advantage,
+        AUC: membership.auc,
+        ADVANTAGE: membership.advantage,
     }
-    if measure in taken:
-        return taken[measure](scores, included, level=level)
-    if membership.is_rate(measure):
-        return membership.tpr_at_fpr(scores, included, fpr=membership.baseline_of(measure), level=level)
+    if name in taken:
+        return taken[name](scores, included, level=level)
+    about = measure(name)
+    if about.fpr is not None:
+        return membership.tpr_at_fpr(scores, included, fpr=about.fpr, level=level)
+    assert about.prior is not None
     tpr = membership.tpr_at_fpr(scores, included, fpr=0.01, level=level)
-    return membership.positive_predictive_value(tpr, fpr=0.01, prior=membership.baseline_of(measure))
+    return membership.positive_predictive_value(tpr, fpr=0.01, prior=about.prior)
 
 
 def _rounded(count: int) -> int:

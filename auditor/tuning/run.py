@@ -33,6 +33,7 @@ from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
 from defenses.private_files import write_private
 from defenses.records import Records
+from reports.measures import MEMBERSHIP, measure
 from reports.records.tuning import Look, Outcome, Selection, Tuning
 
 MODEL = "model.safetensors"
@@ -226,12 +227,12 @@ def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, leve
         if one.about == GRADIENTS and plan.gradients is not None:
             inside = plan.gradients.victims * plan.gradients.batch_size
             outside, what = max(OTHERS, inside), f"{plan.gradients.victims} victims and others beside them"
-        if one.limit <= one.baseline:
+        if one.baseline is not None and one.limit <= one.baseline:
             raise PlanError(
-                f"limits: {one.measure} of {one.attack} may be at most {one.limit:g}, which guessing reaches; no "
-                "number of records would do"
+                f"limits: {one.measure} of {one.attack} may be at most {one.limit:g}, which guessing reaches; "
+                "more records would not help"
             )
-        if one.measure.partition("_")[0] not in ("guess", "fidelity", "singling"):
+        if MEMBERSHIP in measure(one.measure).claims:  # the spread of other measures is not known before
             check_resolvable(one, inside, outside, level=level, models=models, what=what)
 
 

@@ -11,13 +11,13 @@ from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.one_run import OneRunAudit, one_run_from_scores
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan
-from auditor.statistics import membership
 from auditor.subject import Subject
 from auditor.verdicts.judge import judge_claim
 from auditor.white_box.prior_aware import PriorAware
 from auditor.white_box.step_bounds import StepAudit
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
 from defenses.records import BoolArray, Inclusion, IntArray
+from reports.measures import AUC, measure
 from reports.pages.wording import exact_percent
 from reports.records.report import Estimate, Finding, Status
 
@@ -53,7 +53,7 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> 
             None,
             reason=f"membership was {split.inclusion.value}; a bound on epsilon needs fair coins",
         )
-    ran = [entry for entry in evidence if entry.ranks and of_the_model(entry, subject)]
+    ran = [entry for entry in evidence if entry.ranking is not None and of_the_model(entry, subject)]
     if not ran:
         return Shown(None, reason="no attack that ranks records ran")
     audits = []
@@ -94,15 +94,16 @@ def of_the_model(entry: Evidence, subject: Subject) -> bool:
     return entry.question.target is subject.target
 
 
-def sees(estimate: Estimate, measure: str = membership.AUC) -> bool:
-    """Say whether an attack surely beats guessing."""
-    return estimate.low is not None and estimate.low > membership.baseline_of(measure)
+def sees(estimate: Estimate, name: str = AUC) -> bool:
+    """Say whether an attack surely beats guessing; never where it is not known what guessing reaches."""
+    baseline = measure(name).baseline
+    return baseline is not None and estimate.low is not None and estimate.low > baseline
 
 
 def _sight(found: Measures, control: Measures) -> tuple[bool, str]:
     """Say whether any attack was seen to find a leak, and in words where: the bound is the best of all of them."""
     for tables, where in ((control, "the control"), (found, "this very model")):
-        ranked = [(name, table[membership.AUC]) for name, table in tables.items() if membership.AUC in table]
+        ranked = [(name, table[AUC]) for name, table in tables.items() if AUC in table]
         seen = [(area.value or 0.0, name) for name, area in ranked if sees(area)]
         if seen:
             best, name = max(seen)

@@ -9,12 +9,11 @@ bound that steps imply, and the one on reconstruction, where the plan asks for t
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from attacks.protocol import Attack, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
-from auditor.evidence.reconstruction import by_chance, flagged
+from attacks.protocol import Attack
+from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan
 from auditor.plan.sections import DEFAULT_LIMIT, Limit
-from auditor.statistics import membership
 from auditor.subject import Subject
 from auditor.verdicts.epsilon_claims import (
     CLAIM,
@@ -30,17 +29,11 @@ from auditor.verdicts.judge import judge_leak
 from auditor.white_box.prior_aware import PriorAware
 from auditor.white_box.step_bounds import StepAudit
 from defenses.errors import PlanError
+from reports.measures import limited_measure, measure
 from reports.pages.wording import amount, confidence, exact_percent, interval, limit
 from reports.records.report import AttackStatus, Estimate, Finding, Status
 
 LEAK, FAILED, LEFT_OUT = "PA010", "PA090", "PA091"
-LEAK_OF: Mapping[type, str] = {
-    MembershipScores: "Membership leak",
-    Reconstructions: "Reconstruction",
-    Guesses: "Hidden values",
-    ExtractedModel: "Model extraction",
-    Predicates: "Singling out",
-}
 
 
 def level_of_intervals(plan: Plan, attacks: Sequence[Attack]) -> float:
@@ -51,22 +44,20 @@ def level_of_intervals(plan: Plan, attacks: Sequence[Attack]) -> float:
 
 def applies(limit: Limit, attack: Attack) -> bool:
     """Say whether a limit is set for an attack, and is of its kind of claim."""
-    return limit.attack in (None, attack.name) and membership.fits(limit.measure, attack.claims)
+    return limit.attack in (None, attack.name) and kind_of(attack.claims).name in measure(limit.measure).claims
 
 
 def check_limits(plan: Plan, attacks: Sequence[Attack]) -> None:
     """Refuse a limit that names no known measure, no attack of the plan, or a value that the measure cannot have."""
     for entry in plan.limits:
         try:
-            baseline, name = membership.baseline_of(entry.measure), membership.canonical_name(entry.measure)
+            baseline = limited_measure(entry.measure).baseline
         except ValueError as error:
             raise PlanError(f"limits: {error}") from error
-        if entry.measure != name:
-            raise PlanError(f"limits: measure {entry.measure!r} is spelled {name!r}")
-        if not baseline <= entry.maximum <= 1:
+        if not (baseline or 0.0) <= entry.maximum <= 1:
+            why = "" if baseline is None else f", since guessing alone reaches {baseline:g}"
             raise PlanError(
-                f"limits: maximum of {entry.measure} is {entry.maximum}; it must lie in [{baseline:g}, 1], since "
-                f"guessing alone reaches {baseline:g}"
+                f"limits: maximum of {entry.measure} is {entry.maximum}; it must lie in [{baseline or 0.0:g}, 1]{why}"
             )
         names = [attack.name for attack in attacks]
         if entry.attack is not None and entry.attack not in names:
@@ -173,10 +164,11 @@ def _size(finding: Finding) -> float:
     return finding.found.low - finding.limit
 
 
-def _in_words(measure: str, measured: str) -> str:
-    if measure.startswith("tpr_at_fpr_"):
-        return f"finds {measured} of the members at {exact_percent(membership.baseline_of(measure))} false alarms"
-    return f"reaches {membership.describe(measure)} {measured}"
+def _in_words(name: str, measured: str) -> str:
+    about = limited_measure(name)
+    if about.fpr is not None:
+        return f"finds {measured} of the members at {exact_percent(about.fpr)} FPR"
+    return f"reaches {about.short} {measured}"
 
 
 def _leak(
@@ -187,25 +179,24 @@ def _leak(
     subject: Subject,
     plan: Plan,
 ) -> Finding:
-    estimate, baseline = found[chosen.measure], membership.baseline_of(chosen.measure)
-    other = control.get(chosen.measure)
-    # An attack that surely beats guessing on the target itself has shown that it can see a leak there.
-    seen = sees(estimate, chosen.measure)
+    estimate, other = found[chosen.measure], control.get(chosen.measure)
     judged = judge_leak(
         estimate,
         chosen.maximum,
-        control=estimate if seen else other,
-        baseline=baseline,
+        control=other,
+        baseline=measure(chosen.measure).baseline,
         control_required=plan.control.enabled,
         measure=chosen.measure,
+        beats_guessing=sees(estimate, chosen.measure),
     )
-    doubt = doubted(entry, chosen)
+    assert entry.joined is not None
+    doubt = entry.joined.doubt(chosen.measure, chosen.maximum)
     if judged.status is Status.WITHIN and doubt is not None:
         judged = replace(judged, status=Status.INCONCLUSIVE, sentence=f"{judged.sentence} {doubt}")
     return Finding(
         code=LEAK,
         status=judged.status,
-        title=f"{LEAK_OF[entry.attack.claims]}, {entry.attack.title}",
+        title=f"{kind_of(entry.attack.claims).title}, {entry.attack.title}",
         sentence=f"{entry.attack.title}: {judged.sentence}",
         attack=entry.attack.name,
         measure=chosen.measure,
@@ -215,26 +206,6 @@ def _leak(
         control_reason=None if other is not None else subject.control_reason or "the attack did not run on the control",
         more=MORE,
     )
-
-
-def doubted(entry: Evidence, chosen: Limit) -> str | None:
-    """Return why an attack's figure within a limit would not settle it, or None if it would."""
-    rebuilt = entry.reconstructed
-    if rebuilt is None:
-        return None
-    if chosen.measure == membership.SIMILARITY and rebuilt.paired is not None and rebuilt.bounds is not None:
-        near = (chosen.maximum + rebuilt.bounds[1]) / 2
-        above = int((rebuilt.paired.similarity > near).sum())
-        said = f"But {above} of {rebuilt.count} are above {near:.3g} by themselves, which the mean hides."
-        return said if above else None
-    if rebuilt.least_seen is None:
-        return "But copies planted among the reconstructions, one in ten, would not surely have been seen."
-    if flagged(rebuilt.leakage):
-        return (
-            "But training records are met more closely than others, which chance does not explain "
-            f"({by_chance(rebuilt)}): this measure averages over copies of a few."
-        )
-    return None
 
 
 def _did_not_run(entry: Evidence) -> Finding:

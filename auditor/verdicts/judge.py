@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from auditor.epsilon.bound import BoundKind, EpsilonBound
-from auditor.statistics.membership import ADVANTAGE, AUC, SIMILARITY, SIMILARITY_GAP, describe
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
+from reports.measures import Scale, limited_measure
 from reports.records.report import Estimate, Status
+
+_NO_EVIDENCE = "this attack was not seen to find a leak, so a small figure is no evidence that there is none"
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,10 @@ def judge_leak(
     limit: float,
     *,
     control: Estimate | None,
-    baseline: float,
+    baseline: float | None,
     control_required: bool,
     measure: str | None = None,
+    beats_guessing: bool = False,
 ) -> Judgement:
     """Compare a measured leak with the limit that is set for it.
 
@@ -107,13 +110,16 @@ def judge_leak(
         found: The measure on the audited model.
         limit: The largest value allowed.
         control: The same measure by the same attack on a model that is known to leak.
-        baseline: What guessing reaches (`auditor.statistics.membership.baseline_of`).
+        baseline: What guessing reaches; None where that is not known.
         control_required: Whether WITHIN needs a control at all. One that is given and fails always forbids it.
-        measure: Its name in `auditor.statistics.membership`, for the sentence.
+        measure: Its name in `reports.measures`, for the sentence.
+        beats_guessing: Whether the attack surely beats guessing on the audited model itself, which takes the place of
+            a control. Has no effect where it is not known what guessing reaches.
 
     Returns:
-        LEAKS if the lower limit is above `limit`. WITHIN if the upper limit is at or below it and the control's lower
-        limit is above `baseline`. Else INCONCLUSIVE, with what would resolve it.
+        LEAKS if the lower limit is above `limit`. WITHIN if the upper limit is at or below it and the attack was seen
+        to find a leak: the control's lower limit is above `baseline` or, where that is not known, above `limit`. Else
+        INCONCLUSIVE, with what would resolve it.
 
     Raises:
         ValueError: If `limit` or `baseline` is NaN, or there is no measure of that name.
@@ -123,10 +129,11 @@ def judge_leak(
         >>> judge_leak(found, 0.6, control=None, baseline=0.5, control_required=True).status.value
         'leaks'
     """
-    if math.isnan(limit) or math.isnan(baseline):
+    if math.isnan(limit) or (baseline is not None and math.isnan(baseline)):
         raise ValueError(f"limit is {limit} and baseline {baseline}; both must be numbers")
-    name = "the measure" if measure is None else describe(measure)
-    write = _number if measure in (None, AUC, ADVANTAGE, SIMILARITY, SIMILARITY_GAP) else _percent
+    about = None if measure is None else limited_measure(measure)
+    name = "the measure" if about is None else about.short
+    write = _percent if about is not None and about.scale is Scale.SHARE else _number
     if found.value is None:
         return Judgement(Status.INCONCLUSIVE, f"{_capital(name)} could not be measured: {found.reason}.")
     if found.low is None or found.high is None:
@@ -142,23 +149,42 @@ def judge_leak(
         sentence = f"{measured}: the interval contains the limit {write(limit)}. {_remedy(found, limit)}"
         return Judgement(Status.INCONCLUSIVE, sentence)
     below = f"{measured}: the upper end is at or below the limit {write(limit)}"
+    if beats_guessing and baseline is not None:
+        return Judgement(Status.WITHIN, f"{below}, and the attack surely beats guessing on this very model.")
+    return _with_control(below, limit, control=control, baseline=baseline, required=control_required, write=write)
+
+
+def _with_control(
+    below: str,
+    limit: float,
+    *,
+    control: Estimate | None,
+    baseline: float | None,
+    required: bool,
+    write: Callable[[float], str],
+) -> Judgement:
+    """Judge a figure within its limit by what the same attack finds on a model that is known to leak."""
+    if control is None and not required and baseline is not None:
+        return Judgement(Status.WITHIN, f"{below}. No control shows that this attack could have found a leak.")
     if control is None:
-        if not control_required:
-            return Judgement(Status.WITHIN, f"{below}. No control shows that this attack could have found a leak.")
+        unknown = "" if baseline is not None else ", and what guessing reaches in this measure is not known"
         sentence = (
-            f"{below}, but there is no control: whether this attack finds anything on a leaky model is not known."
+            f"{below}, but there is no control: whether this attack finds anything on a leaky model is not known"
+            f"{unknown}."
         )
         return Judgement(Status.INCONCLUSIVE, sentence)
     if control.value is None:
         sentence = f"{below}, but the control, a model known to leak, could not be measured: {control.reason}."
         return Judgement(Status.INCONCLUSIVE, sentence)
     finds = f"on a model known to leak the same attack finds {_with_interval(control, write)}"
-    if control.low is None or not control.low > baseline:
-        sentence = (
-            f"{below}, but {finds}, not surely above the {write(baseline)} of guessing: its silence says nothing."
-        )
-        return Judgement(Status.INCONCLUSIVE, sentence)
-    return Judgement(Status.WITHIN, f"{below}, and {finds}.")
+    threshold = limit if baseline is None else baseline
+    if control.low is not None and control.low > threshold:
+        return Judgement(Status.WITHIN, f"{below}, and {finds}.")
+    if baseline is None:
+        reason = f"not surely above the limit, and what guessing reaches in this measure is not known: {_NO_EVIDENCE}"
+    else:
+        reason = f"not surely above the {write(baseline)} of guessing: {_NO_EVIDENCE}"
+    return Judgement(Status.INCONCLUSIVE, f"{below}, but {finds}, {reason}.")
 
 
 def _restate(bound: EpsilonBound, guarantee: Guarantee) -> tuple[float, str] | str:

@@ -1,20 +1,12 @@
 """What an audit does not show, said in its report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from attacks.protocol import ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
+from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan
 from auditor.subject import Subject
 from reports.records.report import AttackStatus
-
-WORDS_OF: Mapping[type, str] = {
-    MembershipScores: "membership inference",
-    Reconstructions: "reconstruction",
-    Guesses: "inference of hidden values",
-    ExtractedModel: "model extraction",
-    Predicates: "singling out",
-}
 
 
 def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
@@ -55,7 +47,7 @@ def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> l
 
 def _measured(evidence: Sequence[Evidence]) -> str:
     kinds = {entry.attack.claims: None for entry in evidence if entry.status is AttackStatus.RAN}
-    words = [WORDS_OF[kind] for kind in kinds]
+    words = [kind_of(claims).words for claims in kinds]
     if len(words) < 2:
         return words[0] if words else "nothing, since no attack ran"
     return f"{', '.join(words[:-1])} and {words[-1]}"

@@ -281,14 +281,16 @@ def _with_control(row: Row, report: Report, policy: Policy) -> Row:
     """Turn a pass into an inconclusive row where the attack never showed that it can find a leak."""
     if row.outcome is not Outcome.PASS or not policy.require_control or row.measure is None:
         return row
-    gap = _control_gap(row, report)
+    maximum = next((rule.maximum for rule in policy.rules if rule.name == row.rule), None)
+    gap = _control_gap(row, report, maximum if isinstance(maximum, float) else None)
     if gap is None:
         return row
     said = f"{row.sentence} But {gap}, so its silence says nothing."
     return replace(row, outcome=Outcome.INCONCLUSIVE, sentence=said)
 
 
-def _control_gap(row: Row, report: Report) -> str | None:
+def _control_gap(row: Row, report: Report, maximum: float | None) -> str | None:
+    """Say why the attack behind a row was not seen to find a leak; None if it was."""
     shown = report.epsilons.shown
     behind = shown.attack if row.attack is None and row.measure == EPSILON and shown is not None else row.attack
     attack = next((attack for attack in report.attacks if attack.name == behind), None)
@@ -306,8 +308,15 @@ def _control_gap(row: Row, report: Report) -> str | None:
     estimate = control.get(row.measure)
     if estimate is None:
         return f"{attack.title} has no control of this measure on a model that is known to leak"
-    if measure(row.measure).baseline is None:
+    if not measure(row.measure).known:
         return f"nothing is known of what guessing gets on {row.measure}"
+    if measure(row.measure).baseline is None:
+        if maximum is not None and estimate.low is not None and estimate.low > maximum:
+            return None  # more than the limit on a model that is known to leak
+        return (
+            f"what guessing gets on {row.measure} is not known, and {attack.title} did not surely find more than the "
+            "limit on a model that is known to leak"
+        )
     if not _beats(row.measure, estimate):
         got = wording.found(estimate, row.measure)
         return f"{attack.title} did not beat guessing on a model that is known to leak ({got})"

@@ -31,7 +31,7 @@ def roc(report: Report) -> Drawing | None:
     if not attacks:
         return None
     finding = _roc_finding(report, attacks[0])
-    at = measure(finding.measure).false_alarms if finding and finding.measure else None
+    at = measure(finding.measure).fpr if finding and finding.measure else None
     smallest = _smallest_rate(report, at)
     with canvas(6.4, 4.7) as (figure, axes):
         axes.plot([smallest, 1], [smallest, 1], color=FAINT, linewidth=1, linestyle=(0, (2, 2)), label="Guessing")

@@ -67,7 +67,7 @@ def measures_in_order(measures: Mapping[str, Estimate]) -> list[tuple[str, Estim
     ranks = {"auc": 1, "advantage": 2}
 
     def place(name: str) -> tuple[int, float, str]:
-        at = measure(name).false_alarms
+        at = measure(name).fpr
         return (0, -at, name) if at is not None else (ranks.get(name, 3), 0.0, name)
 
     return sorted(measures.items(), key=lambda item: place(item[0]))

@@ -83,7 +83,7 @@ def test_open_ends_are_said_in_words() -> None:
 
 def test_measures_in_plain_english() -> None:
     assert measure("tpr_at_fpr_0.01").title == "Members found at 1% false alarms"
-    assert measure("tpr_at_fpr_1e-05").false_alarms == pytest.approx(1e-5)
+    assert measure("tpr_at_fpr_1e-05").fpr == pytest.approx(1e-5)
     assert measure("tpr_at_fpr_0.001").baseline == pytest.approx(0.001)
     assert measure("ppv_at_prior_0.1").baseline == pytest.approx(0.1)
     assert measure("auc").baseline == 0.5

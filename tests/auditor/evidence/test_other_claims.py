@@ -10,7 +10,7 @@ from torch import nn
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, Predicates, Stolen
 from attacks.threat_model import LABEL, Capability, Target, ThreatModel, View
 from auditor.evidence.attribute_inference import hidden_values, join_guesses
-from auditor.evidence.run_attack import gather, measures
+from auditor.evidence.run_attack import gather
 from auditor.evidence.singling_out import join_predicates
 from auditor.subject import Question
 from defenses.progress import OnProgress, silent
@@ -117,8 +117,8 @@ def test_a_copy_is_measured_beside_what_was_known_without_a_query() -> None:
     claim = ExtractedModel((Stolen(10, Cut(0.2)), Stolen(100, Cut(0.45))), without_target=Cut(0.9))
     entry = gather(Says(claim), question, required=True, rng=np.random.default_rng(0), device="cpu")
     assert entry.status is AttackStatus.RAN
-    assert not entry.ranks
-    found = measures(entry, level=0.95)
+    assert entry.ranking is None
+    found = entry.measures(level=0.95)
     assert bounds(found["fidelity"])[1] == pytest.approx(0.95, abs=0.03)  # ages are uniform
     assert bounds(found["fidelity_without_target"])[1] == pytest.approx(0.6, abs=0.06)
     assert bounds(found["fidelity_advantage"])[0] > 0.25

@@ -10,7 +10,7 @@ from attacks.protocol import Attack, Reconstructions
 from attacks.threat_model import Capability, Target, ThreatModel, View
 from auditor.audit import run_audit
 from auditor.context import Setting
-from auditor.evidence.reconstruction import compare, flagged, in_words
+from auditor.evidence.reconstruction_comparison import compare, flagged, in_words
 from auditor.evidence.run_attack import gather
 from auditor.plan.plan import parse_plan
 from auditor.subject import Question
@@ -62,9 +62,9 @@ def test_copies_become_scores_that_find_the_records() -> None:
     entry = gathered(records.x[copied], records, included)
     assert entry.status is AttackStatus.RAN
     assert set(np.argsort(-entry.scores)[:40]) == set(copied)
-    assert flagged(entry.reconstructed.leakage)
-    assert entry.reconstructed.leakage.copy_rate == 1.0
-    assert "100% are nearest to a training record where" in " ".join(in_words(entry.reconstructed))
+    assert flagged(entry.joined.compared.leakage)
+    assert entry.joined.compared.leakage.copy_rate == 1.0
+    assert "100% are nearest to a training record where" in " ".join(in_words(entry.joined.compared))
 
 
 def test_class_means_are_alike_to_everybody_and_flagged_by_nothing() -> None:
@@ -72,8 +72,8 @@ def test_class_means_are_alike_to_everybody_and_flagged_by_nothing() -> None:
     means = np.stack([records.x[records.y == label].mean(axis=0) for label in range(4)])
     entry = gathered(np.repeat(means, 25, axis=0), records, included)
     assert entry.scores.mean() > 0.6  # they look like everybody ...
-    assert not flagged(entry.reconstructed.leakage)  # ... and so like nobody
-    assert entry.reconstructed.least_seen in (0.03, 0.1)
+    assert not flagged(entry.joined.compared.leakage)  # ... and so like nobody
+    assert entry.joined.compared.least_seen in (0.03, 0.1)
 
 
 def test_a_comparison_that_would_see_nothing_says_so() -> None:

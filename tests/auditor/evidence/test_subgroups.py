@@ -9,6 +9,8 @@ from torch import nn
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
 from attacks.threat_model import Target
+from auditor.evidence.membership import ScoredCandidates
+from auditor.evidence.ranking import Ranking
 from auditor.evidence.run_attack import Evidence
 from auditor.evidence.subgroups import SMALLEST, check_slices, parts, slices
 from auditor.subject import Question
@@ -31,7 +33,8 @@ def evidence(scores: np.ndarray, included: np.ndarray, units: np.ndarray | None 
         np.zeros((len(scores), 1), np.float32), np.zeros(len(scores), np.int64), 2, Table((), "y", ()), owner=units
     )
     question = Question(Target(nn.Linear(1, 2), records, "d"), included)
-    return Evidence(LossThreshold(), True, AttackStatus.RAN, question, claim=MembershipScores(scores))
+    joined = ScoredCandidates(Ranking(scores, included, units))
+    return Evidence(LossThreshold(), True, AttackStatus.RAN, question, claim=MembershipScores(scores), joined=joined)
 
 
 def test_parts_are_the_rows_that_they_name() -> None:

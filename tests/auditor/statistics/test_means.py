@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from auditor.evidence.mean_similarity import mean_similarity, similarity_gap
-from auditor.evidence.reconstruction import Nearest, Paired, Reconstructed
+from auditor.evidence.reconstruction_comparison import Nearest, Paired, Reconstructed
 from auditor.evidence.record_leakage import record_leakage
 from auditor.statistics.means import bounded_mean
 

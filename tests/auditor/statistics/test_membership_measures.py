@@ -23,16 +23,12 @@ from auditor.statistics.intervals import (
 from auditor.statistics.membership import (
     advantage,
     auc,
-    baseline_of,
-    by_unit,
-    describe,
-    measure_name,
     positive_predictive_value,
-    predictive_name,
     rate,
     tpr_at_fpr,
 )
 from auditor.statistics.roc import histogram, roc_curve
+from auditor.statistics.units import Units
 from reports.records.report import Estimate
 
 Array = npt.NDArray[Any]
@@ -284,7 +280,8 @@ def test_histogram_keeps_every_record_and_resists_outliers() -> None:
 
 
 def test_units_score_as_their_highest_record() -> None:
-    scores, members = by_unit([0.1, 0.9, 0.5, 0.4, 0.3], [0, 1, 0, 0, 1], [7, 7, 2, 2, 9])
+    units = Units.of([7, 7, 2, 2, 9])
+    scores, members = units.highest(np.array([0.1, 0.9, 0.5, 0.4, 0.3])), units.any(np.array([0, 1, 0, 0, 1]) > 0)
     assert scores.tolist() == [0.5, 0.9, 0.3]
     assert members.tolist() == [False, True, True]
     found = auc(scores, members, level=0.95, unit="owner")
@@ -292,19 +289,6 @@ def test_units_score_as_their_highest_record() -> None:
 
 
 # ---- names and refusals
-
-
-def test_measures_have_names_baselines_and_words() -> None:
-    assert measure_name(0.01) == "tpr_at_fpr_0.01"
-    assert measure_name(0.001) == "tpr_at_fpr_0.001"
-    assert predictive_name(0.1) == "ppv_at_prior_0.1"
-    baselines = {"auc": 0.5, "advantage": 0.0, "tpr_at_fpr_0.001": 0.001, "ppv_at_prior_0.1": 0.1}
-    assert {name: baseline_of(name) for name in baselines} == baselines
-    assert describe("tpr_at_fpr_0.001") == "TPR at 0.1% FPR"
-    assert describe("ppv_at_prior_0.1") == "predictive value at a prior of 10%"
-    for wrong in ("accuracy", "tpr_at_fpr_", "tpr_at_fpr_2", "ppv_at_prior_x"):
-        with pytest.raises(ValueError, match="no measure is called"):
-            baseline_of(wrong)
 
 
 @pytest.mark.parametrize("members", [[True] * 4, [False] * 4])
@@ -332,7 +316,6 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     ("bins is 0", lambda: histogram([0.1, 0.2], [1, 0], bins=0)),
     ("none of 2", lambda: histogram([np.inf, np.inf], [1, 0])),
     ("points is 2", lambda: roc_curve([0.1, 0.2], [1, 0], level=0.95, points=2)),
-    ("one group per record", lambda: by_unit([0.1, 0.2], [1, 0], [1])),
 ]
 
 

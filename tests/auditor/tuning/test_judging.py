@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.tuning.judging import EPSILON, STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
+from auditor.tuning.judging import STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
+from reports.measures import EPSILON
 from reports.records.report import Estimate, Status
 from reports.records.tuning import Look, Stage
 

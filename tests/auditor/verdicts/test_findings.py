@@ -9,16 +9,17 @@ import torch
 from attacks.membership.lira import LiRA
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.membership.rmia import RMIA
-from attacks.protocol import MembershipScores, Reconstructions
+from attacks.protocol import Attack, Claim, MembershipScores, Reconstructions
 from attacks.reconstruction.model_inversion import ModelInversion
 from attacks.threat_model import Target
-from auditor.evidence.reconstruction import compare, flagged
-from auditor.evidence.run_attack import Evidence, measures
+from auditor.evidence.claim_kind import kind_of
+from auditor.evidence.reconstruction import ReconstructionEvidence
+from auditor.evidence.reconstruction_comparison import flagged
+from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan, parse_plan
-from auditor.plan.sections import Limit
 from auditor.subject import Question, Subject
 from auditor.verdicts.epsilon_claims import show_epsilon
-from auditor.verdicts.findings import doubted, headline, judge_all, level_of_intervals
+from auditor.verdicts.findings import headline, judge_all, level_of_intervals
 from defenses.engine.store import ModelStore
 from defenses.guarantee import Guarantee, Neighboring
 from defenses.records import Image, Inclusion, Records, Split, Table
@@ -60,16 +61,19 @@ def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDEN
     )
 
 
+def ran(attack: Attack, claim: Claim, question: Question) -> Evidence:
+    """Return what comes of an attack that claims this."""
+    joined = kind_of(type(claim)).join(claim, question, attack=attack, rng=np.random.default_rng(0), device="cpu")
+    return Evidence(attack, True, AttackStatus.RAN, question, claim=claim, joined=joined)
+
+
 def judged(plan: Plan, claims: dict[str, np.ndarray], who: Subject) -> list:  # type: ignore[type-arg]
     evidence = [
-        Evidence(
-            type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, who.questions[0],
-            claim=MembershipScores(scores),
-        )
+        ran(type("A", (Named,), {"name": name})(), MembershipScores(scores), who.questions[0])
         for name, scores in claims.items()
-    ]  # fmt: skip
+    ]
     level = level_of_intervals(plan, [entry.attack for entry in evidence])
-    found = {entry.attack.name: measures(entry, level=level) for entry in evidence}
+    found = {entry.attack.name: entry.measures(level=level) for entry in evidence}
     return judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
 
 
@@ -101,7 +105,7 @@ def test_a_leak_is_flagged_and_heads_the_report() -> None:
     assert {finding.status for finding in findings} == {Status.VIOLATED, Status.LEAKS}
     leak = next(finding for finding in findings if finding.status is Status.LEAKS)
     assert leak.code == "PA010"
-    assert "false alarms" in headline([leak], {"lira": "LiRA"})
+    assert "1% FPR" in headline([leak], {"lira": "LiRA"})
     assert "above the limit of 3%" in headline([leak], {"lira": "LiRA"})
 
 
@@ -187,14 +191,11 @@ def test_a_few_copies_keep_a_mean_from_being_called_within() -> None:
     statuses = {}
     for copies in (0, 30):
         made[:copies] = x[np.flatnonzero(included)[:copies]]
-        claim = Reconstructions(made)
-        joined = compare(claim, records, included, rng=np.random.default_rng(0))
-        assert flagged(joined.leakage) is (copies > 0)
         target = Target(torch.nn.Linear(1, 2), records, "d")
-        entry = Evidence(
-            ModelInversion(), True, AttackStatus.RAN, Question(target, included), claim=claim, joined=joined
-        )
-        found = {"model_inversion": measures(entry, level=0.95)}
+        entry = ran(ModelInversion(), Reconstructions(made), Question(target, included))
+        assert isinstance(entry.joined, ReconstructionEvidence)
+        assert flagged(entry.joined.compared.leakage) is (copies > 0)
+        found = {"model_inversion": entry.measures(level=0.95)}
         who = replace(subject(included), target=target, claimed=None)
         (finding,) = judge_all([entry], found, {}, show_epsilon([entry], who, plan), who, plan)
         statuses[copies] = finding.status
@@ -211,13 +212,10 @@ def test_only_an_attack_on_the_same_thing_carries_a_limit_for_one_that_sees_noth
     for about, counts in (("the trained model", [True, False]), ("gradients", [True, True])):
         questions = {"sees": who.questions[0], "blind": Question(who.target, included, about=about)}
         evidence = [
-            Evidence(
-                type("A", (Named,), {"name": name})(), True, AttackStatus.RAN, questions[name],
-                claim=MembershipScores(scores),
-            )
+            ran(type("A", (Named,), {"name": name})(), MembershipScores(scores), questions[name])
             for name, scores in (("sees", seeing), ("blind", blind))
-        ]  # fmt: skip
-        found = {entry.attack.name: measures(entry, level=0.95) for entry in evidence}
+        ]
+        found = {entry.attack.name: entry.measures(level=0.95) for entry in evidence}
         findings = judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
         limits = [finding for finding in findings if finding.code == "PA010"]
         assert [finding.status for finding in limits] == [Status.WITHIN, Status.INCONCLUSIVE]
@@ -232,12 +230,10 @@ def test_a_mean_similarity_does_not_hide_a_few_copies(copied: int) -> None:
     included, victims = np.arange(80) < 40, np.arange(40)[:, None]
     made = rng.random((40, 1, 8, 8), np.float32)
     made[:copied] = records.x[:copied]
-    claim = Reconstructions(made)
-    entry = Evidence(
-        ModelInversion(), True, AttackStatus.RAN, Question(Target(torch.nn.Linear(1, 2), records, "d"), included),
-        claim=claim, joined=compare(claim, records, included, rng=rng, victims=victims),
-    )  # fmt: skip
-    doubt = doubted(entry, Limit(measure="similarity", maximum=0.4))
+    target = Target(torch.nn.Linear(1, 2), records, "d")
+    entry = ran(ModelInversion(), Reconstructions(made), Question(target, included, victims=victims))
+    assert entry.joined is not None
+    doubt = entry.joined.doubt("similarity", 0.4)
     assert (doubt is not None) is bool(copied)
     if doubt is not None:
         assert "2 of 40 are above 0.7" in doubt

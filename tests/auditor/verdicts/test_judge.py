@@ -10,10 +10,11 @@ from scipy import stats
 
 from auditor.epsilon.bound import BoundKind, EpsilonBound
 from auditor.epsilon.one_run import one_run_from_scores
-from auditor.statistics.membership import advantage, auc, baseline_of, measure_name, tpr_at_fpr
+from auditor.statistics.membership import advantage, auc, tpr_at_fpr
 from auditor.verdicts.judge import judge_claim, judge_leak
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit
 from defenses.records import Inclusion
+from reports.measures import _NAMED, measure, tpr_name
 from reports.records.report import Estimate, Status
 
 ADD, REPLACE = Neighboring.ADD_REMOVE, Neighboring.REPLACE_ONE
@@ -262,18 +263,23 @@ def test_a_limit_must_be_a_number() -> None:
 
 def test_null_audits_rarely_end_in_an_alarm() -> None:
     rng = np.random.default_rng(16)
-    measures = ("auc", "advantage", measure_name(0.01))
+    measures = ("auc", "advantage", tpr_name(0.01))
     alarms = dict.fromkeys((*measures, "epsilon"), 0)
     for _ in range(200):
         scores, coins = rng.normal(size=1000), rng.random(1000) < 0.5
         found = {
             "auc": auc(scores, coins, level=0.95),
             "advantage": advantage(scores, coins, level=0.95),
-            measure_name(0.01): tpr_at_fpr(scores, coins, fpr=0.01, level=0.95),
+            tpr_name(0.01): tpr_at_fpr(scores, coins, fpr=0.01, level=0.95),
         }
         for name, value in found.items():
             judged = judge_leak(
-                value, baseline_of(name), control=None, baseline=baseline_of(name), control_required=True, measure=name
+                value,
+                measure(name).baseline or 0.0,
+                control=None,
+                baseline=measure(name).baseline,
+                control_required=True,
+                measure=name,
             )
             alarms[name] += judged.status is Status.LEAKS
         shown = one_run_from_scores(scores, coins, inclusion=Inclusion.INDEPENDENT, delta=1e-5, confidence=0.95)
@@ -281,3 +287,50 @@ def test_null_audits_rarely_end_in_an_alarm() -> None:
     for count in alarms.values():
         assert count <= 18
         assert stats.binomtest(count, 200, 0.05, alternative="greater").pvalue > 1e-3
+
+
+# ---- measures whose value under guessing is not known
+
+UNKNOWN = [name for name, about in _NAMED.items() if about.claims and about.baseline is None]
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_figure_alone_never_passes_where_the_value_under_guessing_is_not_known(name: str) -> None:
+    """A coin-tossing attack was right in 52%, and was WITHIN a limit of 60% by a control that did not exist."""
+    coins = Estimate(value=0.52, low=0.48, high=0.56, level=0.95, method="", n=500)
+    for required in (True, False):
+        for beats in (True, False):
+            judged = judge_leak(
+                coins,
+                0.6,
+                control=None,
+                baseline=measure(name).baseline,
+                control_required=required,
+                measure=name,
+                beats_guessing=beats,
+            )
+            assert judged.status is Status.INCONCLUSIVE
+            assert "on a model known to leak the same attack finds" not in judged.sentence
+            assert "what guessing reaches in this measure is not known" in judged.sentence
+
+
+@pytest.mark.parametrize(
+    ("control", "status"),
+    [
+        (Estimate(value=0.52, low=0.48, high=0.56, level=0.95, method="", n=500), Status.INCONCLUSIVE),
+        (Estimate(value=0.62, low=0.58, high=0.66, level=0.95, method="", n=500), Status.INCONCLUSIVE),
+        (Estimate(value=0.72, low=0.68, high=0.76, level=0.95, method="", n=500), Status.WITHIN),
+    ],
+    ids=["as much as here", "around the limit", "surely above the limit"],
+)
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_there_only_a_control_that_surely_exceeds_the_limit_lets_a_figure_pass(
+    name: str, control: Estimate, status: Status
+) -> None:
+    found = Estimate(value=0.52, low=0.48, high=0.56, level=0.95, method="", n=500)
+    judged = judge_leak(found, 0.6, control=control, baseline=None, control_required=True, measure=name)
+    assert judged.status is status
+
+
+def test_the_measures_of_unknown_guessing_are_these() -> None:
+    assert set(UNKNOWN) == {"guess_accuracy", "fidelity", "singling_out_rate", "similarity"}

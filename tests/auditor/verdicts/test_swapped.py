@@ -15,6 +15,8 @@ from attacks.threat_model import Target
 from auditor.audit import run_audit
 from auditor.context import Setting
 from auditor.epsilon.one_run import one_run_from_scores
+from auditor.evidence.membership import ScoredCandidates
+from auditor.evidence.ranking import Ranking
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import parse_plan
 from auditor.subject import Question, Subject
@@ -94,7 +96,8 @@ def shown(scores: np.ndarray[Any, np.dtype[np.float64]], included: BoolArray, pa
     target = Target(model=nn.Identity(), candidates=pool, digest="")
     subject = Subject(target, split, NoDefense(), "none", None, None, ModelStore("unused"))
     question, claim = Question(target, included), MembershipScores(scores)
-    evidence = Evidence(LossThreshold(), False, AttackStatus.RAN, question, claim=claim)
+    joined = ScoredCandidates(Ranking(scores, included, pool.units))
+    evidence = Evidence(LossThreshold(), False, AttackStatus.RAN, question, claim=claim, joined=joined)
     return show_epsilon([evidence], subject, parse_plan(PLAN.format(name="none")))
 
 
