@@ -6,10 +6,9 @@ import numpy as np
 from torch import nn
 
 from attacks.protocol import ExtractedModel
-from attacks.threat_model import Target
+from attacks.threat_model import Classifier, Target, logits_of
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import paired_estimate, share_estimate
-from defenses.ensemble import module_logits
 from defenses.records import IntArray
 from reports.records.report import Estimate
 
@@ -77,8 +76,8 @@ def join_copies(claim: ExtractedModel, target: Target, *, device: str) -> Agreem
     return Agreement(queries, np.stack(by_unit[:-1]), by_unit[-1], "group of records")
 
 
-def _labels(model: nn.Module, target: Target, device: str) -> IntArray:
-    logits = module_logits(model, target.candidates.x, device=device)
+def _labels(model: nn.Module | Classifier | None, target: Target, device: str) -> IntArray:
+    logits = logits_of(model, target.candidates.x, device=device)
     if logits.shape[1] != target.candidates.classes or not np.isfinite(logits).all():
         raise ValueError(f"a copy gave logits of shape {logits.shape}, or some that are not finite")
     return np.asarray(logits.argmax(axis=1), dtype=np.int64)

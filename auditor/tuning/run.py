@@ -13,11 +13,11 @@ from attacks.protocol import Attack
 from auditor.context import Setting
 from auditor.files.paths import plan_without_paths
 from auditor.plan.plan import Plan
-from auditor.plan.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe, resolve_steps
+from auditor.plan.resolve import resolve_attacks, resolve_defense
 from auditor.plan.sections import WhiteBox
 from auditor.report_builder import device_name, versions
 from auditor.targets.gradient_updates import GRADIENTS, OTHERS
-from auditor.targets.trained_here import candidates_of
+from auditor.targets.trained_here import candidates_of, nominal_recipe, promised_steps, records_of
 from auditor.tuning.judging import STEPS, Asked
 from auditor.tuning.looking import BlindError, Eyes, asked_of
 from auditor.tuning.plan import TunePlan
@@ -74,9 +74,8 @@ def run_tuning(
     plans = {value: _with_eyes(plan.at(value), setting) for value in plan.settings}
     first = plans[plan.settings[0]]
     attacks = [attack for attack, _ in resolve_attacks(first)]
-    check_limits(first, attacks)
-    assert first.data is not None
-    pool, outside = candidates_of(first.data, setting)
+    check_limits(first.terms, attacks)
+    pool, outside = candidates_of(records_of(first), setting)
     if tune.private_score is not None:
         check_selection(first, tune.private_score, outside)
     proved = {value: _proved(one, pool, setting) for value, one in plans.items()}
@@ -171,7 +170,7 @@ def _plain(model: nn.Module) -> dict[str, Tensor]:
 
 def _with_eyes(plan: Plan, setting: Setting) -> Plan:
     """Return a plan that lists no attacks with gradient canaries beside the usual ones, where steps can be tested."""
-    if plan.attacks or plan.white_box is not None or resolve_steps(plan, allow_code=setting.allow_code) is None:
+    if plan.attacks or plan.white_box is not None or promised_steps(plan, allow_code=setting.allow_code) is None:
         return plan
     return plan.model_copy(update={"white_box": WhiteBox()})
 
@@ -179,8 +178,7 @@ def _with_eyes(plan: Plan, setting: Setting) -> Plan:
 def _proved(plan: Plan, pool: Records, setting: Setting) -> float | None:
     """Return what will be proved of a run at one setting, or None if nothing will be, or only the run will tell."""
     assert plan.training is not None
-    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
-    recipe = resolve_recipe(plan.training, architecture, round(0.5 * len(pool)))
+    recipe = nominal_recipe(plan, allow_code=setting.allow_code)
     try:
         found = price(resolve_defense(plan), History(recipe.lots), delta=plan.judged_delta)
     except KeyError:  # a fact of the preparation, or a state that only the run knows
@@ -236,16 +234,12 @@ def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, leve
 
 
 def _check_steps(plan: Plan, limit: float, setting: Setting, *, error: float) -> None:
-    promise, watch = resolve_steps(plan, allow_code=setting.allow_code), plan.white_box
-    assert plan.training is not None
-    assert plan.data is not None
+    promise, watch = promised_steps(plan, allow_code=setting.allow_code), plan.white_box
     if promise is None or watch is None:
         return  # the audit says so
-    recipe = resolve_recipe(
-        plan.training, resolve_architecture(plan, allow_code=setting.allow_code), round(0.5 * plan.data.pool)
-    )
-    each = recipe.lots.steps_per_epoch
-    steps = min(recipe.lots.epochs, -(-watch.steps // each)) * each
+    lots = nominal_recipe(plan, allow_code=setting.allow_code).lots
+    each = lots.steps_per_epoch
+    steps = min(lots.epochs, -(-watch.steps // each)) * each
     # The claims of an audit share half of its error, and [white_box] is one of two.
     check_steps_resolvable(limit, promise, watch.canaries * steps, error=error / 4, delta=plan.judged_delta)
 
