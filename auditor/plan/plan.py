@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -65,8 +65,6 @@ _NEEDED: Mapping[str, str] = {
 }
 """Parts of a plan that not every target can use, and why one that cannot is refused."""
 
-_STEPS = ("white_box", "prior_aware")
-
 
 class TargetPlan(Part, abc.ABC):
     """Base of every kind of target: one table of the plan, and how what is attacked is made of it.
@@ -89,7 +87,6 @@ class TargetPlan(Part, abc.ABC):
         Raises:
             ValueError: Says what does not go together, and the remedy.
         """
-        return
 
     @abc.abstractmethod
     def build(self, plan: "Plan", setting: "Setting") -> "Subject":
@@ -116,10 +113,6 @@ def _of_its_kind(given: Any) -> Any:
     return given if isinstance(given, TargetPlan) else union_of(target_kinds()).validate_python(given)
 
 
-def _no_target() -> Any:
-    return None
-
-
 class Plan(Part):
     """One audit.
 
@@ -131,7 +124,9 @@ class Plan(Part):
 
     title: str
     seed: int | None = Field(default=None, ge=0)
-    target: Annotated[SerializeAsAny[TargetPlan], BeforeValidator(_of_its_kind)] = Field(default_factory=_no_target)
+    target: Annotated[SerializeAsAny[TargetPlan], BeforeValidator(_of_its_kind)] = Field(
+        default_factory=lambda: cast("Any", None)
+    )
     gradients: Gradients | None = None
     generator: Generator | None = None
     model: Model | None = None
@@ -168,8 +163,8 @@ class Plan(Part):
         target: TargetPlan | None = self.target
         if target is None:
             raise ValueError(f"give exactly one of {_tables()}")
-        extra = [name for name in _NEEDED if self._has(name) and name not in target.uses]
-        whole = [name for name in extra if name not in (*_STEPS, "claim")]
+        extra = [name for name in _NEEDED if getattr(self, name) is not None and name not in target.uses]
+        whole = [name for name in extra if name not in ("white_box", "prior_aware", "claim")]
         if whole and target.uses <= {"claim"}:
             raise ValueError(f"[{target.name}] are all there is: leave out {', '.join(whole)}")
         if "model" in target.uses and self.model is None:
@@ -197,9 +192,6 @@ class Plan(Part):
         table = rest.pop("target")
         head = {name: rest.pop(name) for name in ("title", "seed")}
         return head | dict.fromkeys(_WRITTEN) | {self.target.name: table} | rest
-
-    def _has(self, name: str) -> bool:
-        return getattr(self, name) is not None
 
     @property
     def unprotected(self) -> bool:
@@ -242,20 +234,21 @@ class Plan(Part):
         Judging the same subject by other limits or attacks, or something beside it, must not draw it anew.
         """
         subject = {"data", "checkpoint", "scores", self.target.name, "model", "training", "scheme", "delta"}
-        about = {name: value for name, value in self.model_dump(mode="json").items() if name in subject}
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return self._digest_of(subject)
 
     @property
     def recipe_digest(self) -> str:
         """SHA-256 (hex) of network, recipe and scheme, without the data."""
-        recipe = ("model", "training", "scheme", "delta")
-        about = {name: value for name, value in self.model_dump(mode="json").items() if name in recipe}
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+        return self._digest_of({"model", "training", "scheme", "delta"})
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the plan's content; comments and order of keys do not matter."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return self._digest_of(None)
+
+    def _digest_of(self, keys: set[str] | None) -> str:
+        about = {name: value for name, value in self.model_dump(mode="json").items() if keys is None or name in keys}
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def load_plan(path: Path) -> Plan:

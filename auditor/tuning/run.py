@@ -4,6 +4,7 @@ import datetime
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -70,6 +71,62 @@ def run_tuning(
             trained then.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    tune, job = plan.tune, _prepared(plan, setting)
+    tries = tune.private_score.tries if tune.private_score is not None else None
+    on_start(_announced(job.trainings, len(job.settings), job.most, tries))
+    eyes = Eyes(
+        {value: job.plans[value] for value in job.settings},
+        job.asked,
+        setting,
+        folder,
+        tune.replicates,
+        job.most,
+        minimum_accuracy=tune.minimum_accuracy,
+        on_look=on_look,
+    )
+    found, selection, blind = _searched(plan, job.plans, job.settings, eyes)
+    record = _record(plan, job, eyes, found, selection).model_copy(
+        update={
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": time.perf_counter() - clock,
+        }
+    )
+    if found.answer is not None and eyes.final is not None and job.first.seed is None:
+        write_private(folder / MODEL, safetensors.torch.save(_plain(eyes.final)))
+    return record.model_copy(
+        update={
+            "headline": headline(record, blind),
+            "remedies": remedies(record, blind),
+            "price": price_of_release(job.first, record, eyes.events),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A tuning that can come to an answer.
+
+    Attributes:
+        plans: Knob -> the audit plan of that setting.
+        first: The plan of the strongest noise.
+        pool: The candidates.
+        settings: Those whose proved epsilon is not above the ceiling, the strongest noise first.
+        asked: The limits.
+        most: Looks at most.
+        trainings: What is trained at most, by what it is for.
+    """
+
+    plans: dict[float, Plan]
+    first: Plan
+    pool: Records
+    settings: tuple[float, ...]
+    asked: list[Asked]
+    most: int
+    trainings: dict[str, int]
+
+
+def _prepared(plan: TunePlan, setting: Setting) -> _Prepared:
+    """Refuse a tuning that does not fit, or could not come to an answer, before anything is trained."""
     tune = plan.tune
     plans = {value: _with_eyes(plan.at(value), setting) for value in plan.settings}
     first = plans[plan.settings[0]]
@@ -78,8 +135,7 @@ def run_tuning(
     pool, outside = candidates_of(records_of(first), setting)
     if tune.private_score is not None:
         check_selection(first, tune.private_score, outside)
-    proved = {value: _proved(one, pool, setting) for value, one in plans.items()}
-    settings = _under_ceiling(plan, proved)
+    settings = _under_ceiling(plan, {value: _proved(one, setting) for value, one in plans.items()})
     asked = asked_of(first, attacks, epsilon=tune.epsilon)
     if not asked:
         raise PlanError("limits: none of them holds for an attack of this plan, so there is nothing to tune by")
@@ -89,34 +145,27 @@ def run_tuning(
     if tune.epsilon is not None:
         _check_steps(plans[settings[0]], tune.epsilon, setting, error=error)
     trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates)
-    tries = tune.private_score.tries if tune.private_score is not None else None
-    on_start(_announced(trainings, len(settings), most, tries))
-    eyes = Eyes(
-        {value: plans[value] for value in settings},
-        asked,
-        setting,
-        folder,
-        tune.replicates,
-        most,
-        minimum_accuracy=tune.minimum_accuracy,
-        on_look=on_look,
-    )
-    found, selection, blind = _searched(plan, plans, settings, eyes)
+    return _Prepared(plans, first, pool, settings, asked, most, trainings)
+
+
+def _record(plan: TunePlan, job: _Prepared, eyes: Eyes, found: Found, selection: Selection | None) -> Tuning:
+    """Write down what was found, but for the words, the price and the times."""
+    tune, first = plan.tune, job.first
     assert first.model is not None
-    record = Tuning(
+    return Tuning(
         title=plan.title,
-        data=pool.name,
+        data=job.pool.name,
         model=first.model.architecture,
-        pool=len(pool),
+        pool=len(job.pool),
         scheme=resolve_defense(first).title,
         knob=tune.knob,
-        settings=list(settings),
-        above_ceiling=[value for value in plan.settings if value not in settings],
+        settings=list(job.settings),
+        above_ceiling=[value for value in plan.settings if value not in job.settings],
         mode=tune.mode,
         about=tune.about,
         models=tune.replicates,
         confidence=first.confidence,
-        looks_at_most=most,
+        looks_at_most=job.most,
         epsilon_ceiling=tune.epsilon_ceiling,
         minimum_accuracy=tune.minimum_accuracy,
         accuracy_unprotected=eyes.unprotected,
@@ -126,22 +175,11 @@ def run_tuning(
         outcome=found.outcome,
         answer=found.answer,
         headline="",
-        trainings=trainings,
+        trainings=job.trainings,
         plan=plan_without_paths(plan.content),
         plan_digest=plan.digest,
-        device=device_name(setting.place),
+        device=device_name(eyes.setting.place),
         versions=versions(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=time.perf_counter() - clock,
-    )
-    if found.answer is not None and eyes.final is not None and first.seed is None:
-        write_private(folder / MODEL, safetensors.torch.save(_plain(eyes.final)))
-    return record.model_copy(
-        update={
-            "headline": headline(record, blind),
-            "remedies": remedies(record, blind),
-            "price": price_of_release(first, record, eyes.events),
-        }
     )
 
 
@@ -175,7 +213,7 @@ def _with_eyes(plan: Plan, setting: Setting) -> Plan:
     return plan.model_copy(update={"white_box": WhiteBox()})
 
 
-def _proved(plan: Plan, pool: Records, setting: Setting) -> float | None:
+def _proved(plan: Plan, setting: Setting) -> float | None:
     """Return what will be proved of a run at one setting, or None if nothing will be, or only the run will tell."""
     assert plan.training is not None
     recipe = nominal_recipe(plan, allow_code=setting.allow_code)
