@@ -38,7 +38,7 @@ def check_parts(target: "Target", seen: frozenset[Capability], *, population: bo
     if not len(candidates):
         raise DataError("there are no candidates: give at least 1 record to ask about")
     if {Capability.LABELS, Capability.GRADIENTS} & seen:
-        if next(target.model.parameters(), None) is None:
+        if isinstance(target.model, nn.Module) and next(target.model.parameters(), None) is None:
             raise NotApplicableError("needs a model with parameters, and this one has none that training could set")
         if candidates.classes < 2:
             raise NotApplicableError(f"needs a model of at least 2 classes, and this one has {candidates.classes}")
@@ -51,6 +51,8 @@ def check_parts(target: "Target", seen: frozenset[Capability], *, population: bo
             raise NotApplicableError("needs records released in place of the real ones, and none was released")
         _check_alike(target.synthetic, candidates, "released")
     if Capability.GRADIENTS in seen and target.transcript is not None:
+        if not isinstance(target.model, nn.Module):
+            raise NotApplicableError("needs the model that the messages of participants are about")
         _check_messages(target.transcript, target.model)
 
 

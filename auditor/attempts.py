@@ -13,13 +13,11 @@ from dataclasses import asdict, dataclass, field
 
 from filelock import FileLock
 
-from attacks.recorded_models import RecordedModel
-from attacks.threat_model import Target
-from auditor.plan.plan import Plan
+from auditor import subject as audited
+from auditor.plan.terms import Terms
 from auditor.workspace import SECRETS, Workplace
 from defenses.authentication import state_folder
 from defenses.engine.storage import Folder
-from defenses.ensemble import module_logits
 
 SKETCH = 256
 """Hashes that stand for a set of records; two sketches tell the share of records in common to within 0.06."""
@@ -75,18 +73,16 @@ class _Entry:
     runs: list[str] = field(default_factory=list)
 
 
-def subject_of(plan: Plan, target: Target) -> Subject:
+def subject_of(terms: Terms, subject: audited.Subject) -> Subject:
     """Return what an audit is about; paths and names of files are no part of it."""
-    candidates = target.candidates
-    records = candidates.row_digests()
-    if isinstance(target.model, RecordedModel):  # its records are row numbers, and their outputs tell them apart
-        records = [row.tobytes() for row in module_logits(target.model, candidates.x)]
-    return Subject(target.digest, plan.recipe_digest, records)
+    identities = subject.description.identities
+    records = subject.target.candidates.row_digests() if identities is None else identities
+    return Subject(subject.target.digest, terms.recipe_digest, records)
 
 
-def run_of(plan: Plan, target: Target) -> str:
+def run_of(terms: Terms, subject: audited.Subject) -> str:
     """Return what tells two audits of one subject apart: the seed, the target that was drawn or given, the records."""
-    return f"{plan.seed} {target.digest} {target.candidates.digest}"
+    return f"{terms.seed} {subject.target.digest} {subject.target.candidates.digest}"
 
 
 def count_attempt(workplace: Workplace, subject: Subject, run: str) -> Attempt:

@@ -1,4 +1,4 @@
-"""The main job: plan, target, attacks, verdicts, record."""
+"""The main job: a plan is built, attacked, measured, judged and reported, each stage from what the one before made."""
 
 import datetime
 import time
@@ -11,38 +11,26 @@ from torch import nn
 
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability, closure
+from attacks.threat_model import Capability
 from auditor.attempts import count_attempt, run_of, subject_of
 from auditor.context import Setting
 from auditor.evidence.attack_cache import KeptClaims
-from auditor.evidence.gallery import gallery
 from auditor.evidence.run_attack import Evidence, chosen, gather
 from auditor.evidence.subgroups import Part, parts
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_attacks
-from auditor.report_builder import Outcome, build_report
+from auditor.report_builder import build_report
+from auditor.stages import Attacked, Built, Judged, Measured
 from auditor.statistics.membership import rate
-from auditor.subject import Question, Subject
-from auditor.targets.checkpoint import checkpoint_subject
-from auditor.targets.recorded_scores import recorded_subject
-from auditor.targets.secondary import with_beside
-from auditor.targets.synthetic_data import released_subject
-from auditor.targets.trained_here import trained_subject
+from auditor.subject import Question
 from auditor.verdicts.epsilon_claims import confidence_of_claims, of_the_model, show_epsilon
 from auditor.verdicts.findings import check_limits, judge_all, level_of_intervals
 from auditor.verdicts.grounds import judge_grounds
 from auditor.white_box.implied_epsilon import imply_epsilon, try_reconstruction
 from auditor.white_box.step_bounds import StepAudit
 from auditor.workspace import CLAIMS
-from defenses.ensemble import module_logits
 from defenses.randomness import stream
-from reports.records.report import (
-    AttackStatus,
-    Estimate,
-    GalleryItem,
-    Report,
-    Timing,
-)
+from reports.records.report import AttackStatus, Estimate, Report
 
 
 @dataclass(frozen=True)
@@ -95,152 +83,172 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
         >>> audit.report.verdict                                                                  # doctest: +SKIP
         <Status.LEAKS: 'leaks'>
     """
+    return report(judge(measure(attack(build(plan, setting)), level=level)))
+
+
+def build(plan: Plan, setting: Setting) -> Built:
+    """Make what is audited; the only stage that sees the whole plan.
+
+    Raises:
+        AuditError: If plan, data or checkpoint do not fit, before anything is trained.
+    """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    asked = resolve_attacks(plan)
-    check_limits(plan, [attack for attack, _ in asked])
-    subject = _build(plan, setting)
+    attacks, terms = resolve_attacks(plan), plan.terms
+    check_limits(terms, [one for one, _ in attacks])
+    subject = plan.target.build(plan, setting)
     # Before anything is attacked: an audit that is stopped when it looks bad has been an attempt all the same.
-    attempt = count_attempt(setting.workplace, subject_of(plan, subject.target), run_of(plan, subject.target))
-    seconds = {"training the target": time.perf_counter() - clock}
-    shared = max((getattr(attack, "shadows", 0) for attack, _ in asked), default=0)
+    attempt = count_attempt(setting.workplace, subject_of(terms, subject), run_of(terms, subject))
+    shared = max((getattr(one, "shadows", 0) for one, _ in attacks), default=0)
     for question in (*subject.questions, *subject.control):
         if isinstance(question.target.shadows, ShadowSource):
             question.target.shadows.planned = shared  # attacks that want fewer get the first of them
-    evidence = _attack(asked, subject.questions, plan, setting)
+    return Built(
+        subject=subject,
+        attacks=tuple(attacks),
+        terms=terms,
+        setting=setting,
+        attempt=attempt,
+        started=started.isoformat(timespec="seconds"),
+        seconds={"training the target": time.perf_counter() - clock},
+    )
+
+
+def attack(built: Built) -> Attacked:
+    """Run every attack on the target, those that ran on its control, and the audits of steps that are asked for."""
+    subject, terms, setting = built.subject, built.terms, built.setting
+    evidence = _run(built.attacks, subject.questions, built)
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
-    level = level or level_of_intervals(plan, [entry.attack for entry in ran])
-    wanted = [limit.measure for limit in plan.limits]
-    found = {entry.attack.name: entry.measures(level=level, wanted=wanted) for entry in ran}
+    seconds = dict(built.seconds)
     clock = time.perf_counter()
-    again = [entry for entry in _again(ran, subject.control, plan, setting) if entry.status is AttackStatus.RAN]
-    control: dict[str, Mapping[str, Estimate]] = {
-        entry.attack.name: entry.measures(level=level, wanted=wanted) for entry in again
-    }
+    control = [entry for entry in _again(ran, subject.control, built) if entry.status is AttackStatus.RAN]
     if subject.control:
         seconds["positive control"] = time.perf_counter() - clock
-    shown = show_epsilon(evidence, subject, plan)
     clock = time.perf_counter()
-    implied = imply_epsilon(plan, subject, setting, confidence=confidence_of_claims(plan))
+    implied = imply_epsilon(terms, subject, setting, confidence=confidence_of_claims(terms))
     if implied is not None:
         seconds["gradient canaries"] = time.perf_counter() - clock
     clock = time.perf_counter()
-    rebuilt = try_reconstruction(plan, subject, setting, confidence=confidence_of_claims(plan))
+    rebuilt = try_reconstruction(terms, subject, setting, confidence=confidence_of_claims(terms))
     if rebuilt is not None:
         seconds["prior-aware reconstruction"] = time.perf_counter() - clock
-    findings = judge_all(evidence, found, control, shown, subject, plan, implied, rebuilt)
-    findings += judge_grounds(subject, plan, setting, evidence)
+    # What people may look at: private records if they are to be shown, else attacks on drawn canaries.
+    pictures = [entry for entry in ran if entry.joined is not None and entry.joined.copies is not None]
+    if not setting.include_records:
+        pictures = list(_again(pictures, subject.shown, built))
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
-    report = build_report(
-        plan,
-        setting,
-        subject,
-        Outcome(
-            evidence,
-            found,
-            control,
-            shown,
-            findings,
-            attempt,
-            level,
-            _parts(plan, subject, setting),
-            implied,
-            _gallery(ran, subject, plan, setting),
-        ),
-        Timing(
-            started=started.isoformat(timespec="seconds"),
-            seconds=seconds,
-            reused=_reused(subject, [*evidence, *again]),
-        ),
+    return Attacked(built, tuple(evidence), tuple(control), tuple(pictures), implied, rebuilt, seconds)
+
+
+def measure(attacked: Attacked, *, level: float | None = None) -> Measured:
+    """Measure what the attacks found, and bound epsilon by it.
+
+    Args:
+        attacked: What came of the attacks.
+        level: Confidence of each interval; by default all that are judged hold together at the plan's.
+    """
+    built = attacked.built
+    subject, terms = built.subject, built.terms
+    level = level or level_of_intervals(terms, [entry.attack for entry in attacked.ran])
+    wanted = [limit.measure for limit in terms.limits]
+
+    def measured(evidence: Sequence[Evidence]) -> dict[str, Mapping[str, Estimate]]:
+        return {entry.attack.name: entry.measures(level=level, wanted=wanted) for entry in evidence}
+
+    return Measured(
+        attacked=attacked,
+        level=level,
+        found=measured(attacked.ran),
+        control=measured(attacked.control),
+        shown=show_epsilon(attacked.evidence, subject, terms),
+        parts=tuple(_parts(built)),
     )
+
+
+def judge(measured: Measured) -> Judged:
+    """Judge what was measured against limits and claims, and what the owner says against data and shadow models."""
+    attacked = measured.attacked
+    built = attacked.built
+    findings = judge_all(
+        attacked.evidence,
+        measured.found,
+        measured.control,
+        measured.shown,
+        built.subject,
+        built.terms,
+        attacked.implied,
+        attacked.rebuilt,
+    )
+    grounds = judge_grounds(built.subject, built.setting, attacked.evidence)
+    return Judged(measured, (*findings, *grounds))
+
+
+def report(judged: Judged) -> Audit:
+    """Write down an audit, with the scores behind it in an order that was shuffled once for all attacks."""
+    attacked = judged.measured.attacked
+    built = attacked.built
+    subject, setting = built.subject, built.setting
+    written = build_report(judged)
     key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
     mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
+    ranked = [entry for entry in attacked.ran if entry.ranking is not None and of_the_model(entry, subject)]
+    model = subject.target.model
     return Audit(
-        report,
-        {
-            entry.attack.name: entry.scores[mixed]
-            for entry in ran
-            if entry.ranking is not None and of_the_model(entry, subject)
-        },
+        written,
+        {entry.attack.name: entry.scores[mixed] for entry in ranked},
         subject.split.included[mixed],
         trained=subject.store.trained,
         found=subject.store.loaded,
-        evidence=tuple(evidence),
-        control=tuple(again),
-        steps=implied,
+        evidence=attacked.evidence,
+        control=attacked.control,
+        steps=attacked.implied,
         event=subject.event,
-        unprotected=accuracy(subject.control[0], setting, plan.confidence) if subject.control else None,
-        model=subject.target.model if Capability.WEIGHTS in closure(subject.target.access) else None,
+        unprotected=accuracy(subject.control[0], setting, built.terms.confidence) if subject.control else None,
+        model=model if isinstance(model, nn.Module) and subject.target.can(Capability.WEIGHTS) else None,
     )
 
 
-def _reused(subject: Subject, evidence: Sequence[Evidence]) -> dict[str, int]:
-    """Return how much of an audit an earlier run had kept."""
-    counts = {"models": subject.store.loaded, "attacks": sum(entry.reused for entry in evidence)}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _build(plan: Plan, setting: Setting) -> Subject:
-    if plan.data is not None:
-        return with_beside(trained_subject(plan, plan.data, setting), plan, setting)
-    if plan.scores is not None:
-        return recorded_subject(plan, plan.scores, setting)
-    if plan.released is not None:
-        return released_subject(plan, plan.released, setting)
-    assert plan.checkpoint is not None
-    return with_beside(checkpoint_subject(plan, plan.checkpoint, setting), plan, setting)
-
-
 def accuracy(question: Question, setting: Setting, level: float) -> Estimate | None:
-    """Return the accuracy of a model on the candidates that it was not trained on."""
-    if Capability.LABELS not in closure(question.target.access):
+    """Return the accuracy of a model on the candidates that it was not trained on; None where there is no model."""
+    if not question.target.can(Capability.LABELS):
         return None
     rest = question.target.candidates.take(~question.included)
-    right = module_logits(question.target.model, rest.x, device=setting.place).argmax(1) == rest.y
+    right = question.target.logits(rest.x, device=setting.place).argmax(1) == rest.y
     return rate(int(right.sum()), len(rest), level=level)
 
 
-def _parts(plan: Plan, subject: Subject, setting: Setting) -> list[Part]:
-    candidates = subject.target.candidates
-    if Capability.LABELS not in closure(subject.target.access):
+def _parts(built: Built) -> list[Part]:
+    target = built.subject.target
+    if not target.can(Capability.LABELS):
         return []  # there is no model that could be right or wrong
-    said = module_logits(subject.target.model, candidates.x, device=setting.place)
-    return parts(plan.slices, candidates, np.asarray(said.argmax(axis=1)))
+    said = target.logits(target.candidates.x, device=built.setting.place)
+    return parts(built.terms.slices, target.candidates, np.asarray(said.argmax(axis=1)))
 
 
-def _attack(
-    attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], plan: Plan, setting: Setting
-) -> list[Evidence]:
+def _run(attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], built: Built) -> list[Evidence]:
     """Run attacks on a subject; their randomness derives from data, model and plan, so it cannot be drawn again."""
-    found, kept = [], KeptClaims(setting.workplace.kept(CLAIMS))
-    for attack, required in attacks:
-        question = chosen(attack, questions)
+    setting = built.setting
+    evidence, kept = [], KeptClaims(setting.workplace.kept(CLAIMS))
+    for one, required in attacks:
+        question = chosen(one, questions)
         digests = (question.target.digest, question.target.candidates.digest)
-        found.append(
+        evidence.append(
             gather(
-                attack,
+                one,
                 question,
                 required=required,
-                rng=stream(0, "attack", attack.name, *digests, plan.subject_digest),
+                rng=stream(0, "attack", one.name, *digests, built.terms.subject_digest),
                 device=setting.place,
                 on_progress=setting.on_progress,
-                kept=None if attack.requires.recipe else kept,  # their cost is shadow models, which are kept anyway
-                names=(*digests, plan.subject_digest),
+                kept=None if one.requires.recipe else kept,  # their cost is shadow models, which are kept anyway
+                names=(*digests, built.terms.subject_digest),
             )
         )
-    return found
+    return evidence
 
 
-def _gallery(ran: Sequence[Evidence], subject: Subject, plan: Plan, setting: Setting) -> list[GalleryItem]:
-    """Return what people may look at: private records if they are to be shown, else attacks on drawn canaries."""
-    reconstructing = [entry for entry in ran if entry.joined is not None and entry.joined.copies is not None]
-    if setting.include_records:
-        return gallery(reconstructing, synthetic=False)
-    return gallery(list(_again(reconstructing, subject.shown, plan, setting)), synthetic=True)
-
-
-def _again(ran: Sequence[Evidence], others: Sequence[Question], plan: Plan, setting: Setting) -> Iterator[Evidence]:
+def _again(ran: Sequence[Evidence], others: Sequence[Question], built: Built) -> Iterator[Evidence]:
     """Run attacks again on the counterpart of what each was run on, where there is one."""
     counterparts = {question.about: question for question in others}
     for entry in ran:
         if entry.question.about in counterparts:
-            yield from _attack([(entry.attack, entry.required)], [counterparts[entry.question.about]], plan, setting)
+            yield from _run([(entry.attack, entry.required)], [counterparts[entry.question.about]], built)

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from auditor.files.memory_budget import default_budget
-from auditor.plan.plan import Plan
 from auditor.workspace import Workplace
 from defenses.engine.training import resolve_device
 from defenses.errors import PlanError
@@ -62,19 +61,19 @@ class Setting:
     draw: Draw | None = None
     max_memory: int = field(default_factory=default_budget)
 
-    def root(self, plan: Plan, content: str) -> int:
+    def root(self, seed: int | None, content: str) -> int:
         """Return the root of coins, sampling and noise: secret, unless the plan gives a seed.
 
         Args:
-            plan: What is audited.
+            seed: The plan's, at least 0; None for a secret one.
             content: Digest of everything that what is made depends on, beside this randomness. Two outputs that could
                 differ in anything else never share a secret root: their difference would have no noise.
         """
-        return plan.seed if plan.seed is not None else self.workplace.secret_seed(content)
+        return seed if seed is not None else self.workplace.secret_seed(content)
 
-    def roots(self, plan: Plan, content: str) -> list[int]:
+    def roots(self, seed: int | None, content: str) -> list[int]:
         """Return the root of each run of the draw; see `root`."""
-        root = self.root(plan, content)
+        root = self.root(seed, content)
         if self.draw is None:
             return [root]
         return [derive(root, "draw", self.draw.name, index) for index in range(self.draw.count)]

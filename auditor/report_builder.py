@@ -2,39 +2,34 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability, Target, closure
-from auditor.attempts import LOST, Attempt
-from auditor.context import Setting
+from attacks.threat_model import Capability
+from auditor.attempts import LOST
 from auditor.epsilon.bound import EpsilonBound
 from auditor.evidence.exposed_records import exposed, keyed
+from auditor.evidence.gallery import gallery
 from auditor.evidence.run_attack import Evidence
-from auditor.evidence.subgroups import Part, slices
+from auditor.evidence.subgroups import slices
 from auditor.files.paths import plan_without_paths, without_paths
-from auditor.plan.plan import Plan
 from auditor.plan.resolve import parameters_of
+from auditor.stages import Attacked, Built, Judged, Measured
 from auditor.statistics import membership, roc
 from auditor.subject import Subject
-from auditor.verdicts.epsilon_claims import Measures, Shown, of_the_model
+from auditor.verdicts.epsilon_claims import Shown, of_the_model
 from auditor.verdicts.findings import headline
 from auditor.verdicts.limitations import blind_spots
 from auditor.verdicts.taken_on_trust import taken_on_trust
 from auditor.white_box.step_bounds import StepAudit
-from defenses.ensemble import module_logits
 from defenses.guarantee import Guarantee, Unaccounted
 from reports.records.report import (
     AttackResult,
     AttackStatus,
     BoundRecord,
     Epsilons,
-    Finding,
-    GalleryItem,
     GuaranteeRecord,
     Provenance,
     QueryPoint,
@@ -47,67 +42,48 @@ from reports.records.report import Subject as SubjectRecord
 LIBRARIES = ("privacy-auditor", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Everything that an audit found.
-
-    Attributes:
-        evidence: What came of each attack on the target.
-        found: attack -> measure -> estimate on the target.
-        control: The same on the positive control; empty without one.
-        shown: The epsilon bound.
-        findings: What was judged.
-        attempt: Which audit of its subject this is.
-        level: Confidence of each interval.
-        parts: Parts of the candidates that are looked at by themselves.
-        implied: What the steps of the training show, if they were watched.
-        gallery: Reconstructions to look at.
-    """
-
-    evidence: Sequence[Evidence]
-    found: Measures
-    control: Measures
-    shown: Shown
-    findings: Sequence[Finding]
-    attempt: Attempt
-    level: float
-    parts: Sequence[Part] = ()
-    implied: StepAudit | None = None
-    gallery: Sequence[GalleryItem] = ()
-
-
-def build_report(plan: Plan, setting: Setting, subject: Subject, outcome: Outcome, timing: Timing) -> Report:
+def build_report(judged: Judged) -> Report:
     """Write down an audit.
 
     Args:
-        plan: What was asked.
-        setting: Where it ran.
-        subject: What was audited.
-        outcome: What was found.
-        timing: When, and how long it took.
+        judged: What was found, with everything that it was found of.
 
     Returns:
         The record; its verdict is the worst finding that counts.
     """
+    measured, findings = judged.measured, judged.findings
+    attacked = measured.attacked
+    built = attacked.built
     order = list(Status)
-    counting = [finding.status for finding in outcome.findings if finding.counts]
+    counting = [finding.status for finding in findings if finding.counts]
     return Report(
-        subject=_subject(plan, subject, setting),
+        subject=_subject(built),
         verdict=min(counting, key=order.index, default=Status.INCONCLUSIVE),
-        headline=headline(outcome.findings, {entry.attack.name: entry.attack.title for entry in outcome.evidence}),
-        findings=sorted(outcome.findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
-        attacks=[_result(entry, outcome, setting, subject) for entry in outcome.evidence],
-        epsilons=_epsilons(subject, outcome.shown, outcome.implied),
-        blind_spots=blind_spots(plan, subject, outcome.evidence),
-        provenance=_provenance(plan, subject, setting, outcome.attempt),
-        timing=timing.model_copy(update={"attempts_since": outcome.attempt.since}),
-        gallery=list(outcome.gallery),
-        trusted=taken_on_trust(plan, subject, outcome.findings),
+        headline=headline(findings, {entry.attack.name: entry.attack.title for entry in attacked.evidence}),
+        findings=sorted(findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
+        attacks=[_result(entry, measured) for entry in attacked.evidence],
+        epsilons=_epsilons(built.subject, measured.shown, attacked.implied),
+        blind_spots=blind_spots(built.subject, attacked.evidence),
+        provenance=_provenance(built),
+        timing=_timing(attacked),
+        gallery=gallery(attacked.pictures, synthetic=not built.setting.include_records),
+        trusted=taken_on_trust(built.subject, findings),
     )
 
 
-def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subject) -> AttackResult:
-    attack = entry.attack
+def _timing(attacked: Attacked) -> Timing:
+    evidence, built = [*attacked.evidence, *attacked.control], attacked.built
+    counts = {"models": built.subject.store.loaded, "attacks": sum(entry.reused for entry in evidence)}
+    return Timing(
+        started=built.started,
+        seconds=dict(attacked.seconds),
+        reused={name: count for name, count in counts.items() if count},
+        attempts_since=built.attempt.since,
+    )
+
+
+def _result(entry: Evidence, measured: Measured) -> AttackResult:
+    attack, built, level = entry.attack, measured.attacked.built, measured.level
     access = sorted(str(capability) for capability in attack.requires.access)
     access += ["population records"] if attack.requires.population else []
     access += ["training recipe"] if attack.requires.recipe else []
@@ -119,6 +95,7 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
     assert entry.claim is not None
     assert entry.joined is not None
     ranks = entry.ranking is not None
+    sliced = ranks and of_the_model(entry, built.subject)
     return AttackResult(
         name=attack.name,
         title=attack.title,
@@ -127,32 +104,35 @@ def _result(entry: Evidence, outcome: Outcome, setting: Setting, subject: Subjec
         required=entry.required,
         access=access,
         parameters=parameters_of(attack),
-        measures=dict(outcome.found[attack.name]),
-        control=dict(outcome.control.get(attack.name, {})),
-        roc=roc.roc_curve(*entry.by_unit[:2], level=outcome.level) if ranks else None,
+        measures=dict(measured.found[attack.name]),
+        control=dict(measured.control.get(attack.name, {})),
+        roc=roc.roc_curve(*entry.by_unit[:2], level=level) if ranks else None,
         histogram=roc.histogram(*entry.by_unit[:2]) if ranks else None,
-        exposed=exposed(entry, setting.workplace.record_key(), level=outcome.level) if ranks else [],
-        slices=slices(entry, outcome.parts, level=outcome.level) if ranks and of_the_model(entry, subject) else [],
+        exposed=exposed(entry, built.setting.workplace.record_key(), level=level) if ranks else [],
+        slices=slices(entry, measured.parts, level=level) if sliced else [],
         notes=[*map(without_paths, entry.claim.notes), *entry.joined.remarks],
         copies=entry.joined.copies,
         about=entry.question.about,
-        queries=[QueryPoint(queries=spent, fidelity=at) for spent, at in entry.joined.curve(level=outcome.level)],
+        queries=[QueryPoint(queries=spent, fidelity=at) for spent, at in entry.joined.curve(level=level)],
     )
 
 
-def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
+def _subject(built: Built) -> SubjectRecord:
+    subject, setting = built.subject, built.setting
     target, included, key = subject.target, subject.split.included, setting.workplace.record_key()
     inside, outside = int(included.sum()), int((~included).sum())
     accuracies = {}
-    if Capability.LABELS in closure(target.access):
-        right = module_logits(target.model, target.candidates.x, device=setting.place).argmax(1) == target.candidates.y
+    if target.can(Capability.LABELS):
+        right = target.logits(target.candidates.x, device=setting.place).argmax(1) == target.candidates.y
         for name, side, count in (("train", included, inside), ("holdout", ~included, outside)):
-            accuracies[f"accuracy_{name}"] = membership.rate(int(right[side].sum()), count, level=plan.confidence)
+            accuracies[f"accuracy_{name}"] = membership.rate(
+                int(right[side].sum()), count, level=built.terms.confidence
+            )
+    private = subject.description.digest_is_private
     return SubjectRecord(
-        title=plan.title,
-        model=_model(plan, target),
-        # Of recorded outputs it is the digest of what was said about each record, which only its owner shall recognise.
-        model_digest=target.digest if plan.scores is None else keyed(key, "outputs", target.digest),
+        title=built.terms.title,
+        model=subject.description.called,
+        model_digest=keyed(key, "outputs", target.digest) if private else target.digest,
         data=target.candidates.name,
         data_digest=keyed(key, "data", target.candidates.digest),
         scheme=subject.scheme,
@@ -165,18 +145,11 @@ def _subject(plan: Plan, subject: Subject, setting: Setting) -> SubjectRecord:
     )
 
 
-def _model(plan: Plan, target: Target) -> str:
-    if plan.model is not None:
-        size = sum(parameter.numel() for parameter in target.model.parameters())
-        return f"{plan.model.architecture}, {size:,} parameters"
-    return "recorded outputs" if target.synthetic is None else f"{len(target.synthetic):,} released records, no model"
-
-
 def _epsilons(subject: Subject, shown: Shown, implied: StepAudit | None) -> Epsilons:
     bound = None
     if shown.audit is not None:
         audit = shown.audit
-        counts = {"canaries": len(subject.split.canary), "guesses": audit.guesses, "correct": audit.correct}
+        counts = {"canaries": len(subject.split.included), "guesses": audit.guesses, "correct": audit.correct}
         bound = _bound(audit.bound, attack=shown.attack, **counts)
     return Epsilons(
         claimed=_guarantee(subject.claimed),
@@ -223,20 +196,21 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES} | {"python": platform.python_version()}
 
 
-def _provenance(plan: Plan, subject: Subject, setting: Setting, attempt: Attempt) -> Provenance:
+def _provenance(built: Built) -> Provenance:
+    terms, subject, setting = built.terms, built.subject, built.setting
     return Provenance(
-        plan=plan_without_paths(plan.model_dump(mode="json")),
-        plan_digest=plan.digest,
-        attempt=attempt.number,
-        attempt_note=LOST if attempt.lost else None,
+        plan=plan_without_paths(dict(terms.document)),
+        plan_digest=terms.digest,
+        attempt=built.attempt.number,
+        attempt_note=LOST if built.attempt.lost else None,
         seed_commitment=subject.seed_commitment,
         device=device_name(setting.place),
-        settings=plan_without_paths(_settings(subject, setting)),
+        settings=plan_without_paths(_settings(subject)),
         versions=versions(),
     )
 
 
-def _settings(subject: Subject, setting: Setting) -> dict[str, Any]:
+def _settings(subject: Subject) -> dict[str, Any]:
     """Return what decides the last bits of the numbers."""
     shadows = subject.target.shadows
     if not isinstance(shadows, ShadowSource):

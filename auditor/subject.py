@@ -1,7 +1,7 @@
 """What is audited: one target, the truth about its candidates, and what is promised of it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,17 +32,55 @@ class Question:
 
 
 @dataclass(frozen=True)
+class OnTrust:
+    """One thing that an audit takes on trust.
+
+    Attributes:
+        what: A sentence, without its subject: "That ...".
+        tested: What of it was tested, if anything was.
+        about_sides: Whether the findings on the holdout and on the two sides test it, where they find anything.
+    """
+
+    what: str
+    tested: str | None = None
+    about_sides: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What reports say about a kind of target.
+
+    Attributes:
+        called: What is attacked, such as "mlp, 1,234 parameters".
+        on_trust: What the owner says and the audit did not see, the weightiest first.
+        limitations: What an audit of such a target does not show, one sentence each.
+        tested_sides: Which of the owner's statements about members are tested: `HOLDOUT` and `SIDES`
+            (`reports.records.grounds`); none where the audit drew the members itself.
+        digest_is_private: Whether only its owner shall recognise the target's digest; reports hold a keyed one then.
+        identities: What tells candidates apart from those of other audits, one each; None for the records themselves.
+    """
+
+    called: str
+    on_trust: tuple[OnTrust, ...] = ()
+    limitations: tuple[str, ...] = ()
+    tested_sides: frozenset[str] = frozenset()
+    digest_is_private: bool = False
+    identities: Sequence[bytes] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Subject:
     """One target with everything that an audit of it needs.
 
     Attributes:
         target: What attacks are exposed to.
-        split: The truth; indices are into candidates (then the population).
+        split: The truth about the candidates.
         defense: Scheme of the training, `NoDefense` where none is known.
         scheme: What reports call it.
         claimed: What is claimed, if anything.
         proved: What is proved, or why nothing is.
         store: Where this run keeps its models.
+        description: What reports say about this kind of target.
         beside: What else is attacked, and was made of the same records: gradients, released records.
         shown: The same made of drawn canaries, which a report may show.
         control: The same job without protection, in the order of `questions`; empty where there is none.
@@ -62,6 +100,7 @@ class Subject:
     claimed: Guarantee | None
     proved: Guarantee | Unaccounted | None
     store: ModelStore
+    description: Description = Description("a model")
     beside: tuple[Question, ...] = ()
     shown: tuple[Question, ...] = ()
     control: tuple[Question, ...] = ()

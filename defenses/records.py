@@ -188,17 +188,13 @@ class Split:
     """Who was in: the truth of an audit, which no attacker's view ever holds.
 
     Attributes:
-        canary: (m,) int64 indices of the records whose membership is asked for.
-        included: (m,) bool: whether the target trained on each canary.
-        population: (z,) int64 indices of records that neither the target nor any shadow trains on.
+        included: (m,) bool: whether the target trained on each candidate.
         inclusion: How `included` came about.
-        probability: Chance with which each canary was included (public); for FIXED, the share that was.
-        pair: (m,) int64 for SWAPPED: which pair a canary belongs to, -1 for none; else None.
+        probability: Chance with which each candidate was included (public); for FIXED, the share that was.
+        pair: (m,) int64 for SWAPPED: which pair a candidate belongs to, -1 for none; else None.
     """
 
-    canary: IntArray
     included: BoolArray
-    population: IntArray
     inclusion: Inclusion
     probability: float = 0.5
     pair: IntArray | None = None
@@ -206,17 +202,3 @@ class Split:
     def __post_init__(self) -> None:
         if (self.pair is not None) is not (self.inclusion is Inclusion.SWAPPED):
             raise ValueError(f"inclusion is {self.inclusion.name}; pairs are given exactly if it is SWAPPED")
-        if self.canary.shape != self.included.shape:
-            raise ValueError(f"{len(self.canary)} canaries but {len(self.included)} inclusion bits; give one each")
-        if np.intersect1d(self.canary, self.population).size:
-            raise ValueError("a record is in training and in the population; the population must be outside training")
-
-    @property
-    def train(self) -> IntArray:
-        """Indices of the records that the target trained on."""
-        return self.canary[self.included]
-
-    @property
-    def holdout(self) -> IntArray:
-        """Indices of the canaries that were left out."""
-        return self.canary[~self.included]

@@ -16,10 +16,10 @@ from auditor.plan.resolve import (
     resolve_architecture,
     resolve_attacks,
     resolve_defense,
-    resolve_steps,
 )
 from auditor.reasons import reason
 from auditor.report_files import clear, write_audit
+from auditor.targets.trained_here import promised_steps
 from auditor.verdicts.epsilon_claims import CLAIM, PROOF, REBUILT, STEP
 from defenses.errors import AuditError, TrainingError
 from defenses.progress import Progress
@@ -84,7 +84,7 @@ def run_comparison(
 
 def _with_eyes(cell: Cell, setting: Setting) -> Cell:
     """Return a cell whose plan watches steps where they can be tested."""
-    promise = resolve_steps(cell.plan, allow_code=setting.allow_code)
+    promise = promised_steps(cell.plan, allow_code=setting.allow_code)
     if promise is None:
         return cell
     watched = {name: part for name, part in cell.watched.items() if name != "prior_aware" or not promise.moves}

@@ -94,23 +94,20 @@ def load(
         >>> records.x.shape, records.classes
         ((1797, 1, 8, 8), 10)
     """
-    if split not in ("train", "test", "all"):
-        raise ValueError(f"split is {split!r}; choose 'train', 'test' or 'all'")
-    if like is not None and not len(like):
-        raise ValueError(f"like: {like.name} holds no records; give the records that set the encoding")
     budget = default_budget() if max_memory is None else max_memory
     reading = Reading(label, classes, ranges or {}, categories or {}, exclude, value_range, rescale, like, budget)
+    return _find(source, split, reading, data_dir=data_dir, download=download)
+
+
+def _find(source: str | Path, split: Part, reading: Reading, *, data_dir: Path | None, download: bool) -> Records:
+    """Read what a name or a path stands for."""
+    if split not in ("train", "test", "all"):
+        raise ValueError(f"split is {split!r}; choose 'train', 'test' or 'all'")
+    if reading.like is not None and not len(reading.like):
+        raise ValueError(f"like: {reading.like.name} holds no records; give the records that set the encoding")
     name = source.strip().lower().replace("-", "_") if isinstance(source, str) else ""
-    if (entry := DATA_SETS.get(name)) is not None:
-        reading.refuse_all_but("like", source=f"{name}, a set with a fixed encoding")
-        if split == "test" and not entry.parts:
-            raise ValueError(
-                f"split is 'test', but {name} was published as one pool; load 'all' and draw the split from it"
-            )
-        shelf = Shelf.at(data_dir, download=download)
-        with guarded(name, error=DataError, remedy="delete its files and get them again", keep=AuditError):
-            records = entry.read(shelf, split)
-        return reading.check_alike(records, name)
+    if name in DATA_SETS:
+        return _read_named(name, reading, split, Shelf.at(data_dir, download=download))
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, Path) or "/" in source or path.suffix:
@@ -121,6 +118,19 @@ def load(
     if split == "test":
         raise ValueError(f"split is 'test', but {path} has no parts; give the path of the part that you mean")
     return _read_path(path, reading)
+
+
+def _read_named(name: str, reading: Reading, split: Part, shelf: Shelf) -> Records:
+    """Return a set that is known by name, in its fixed encoding."""
+    entry = DATA_SETS[name]
+    reading.refuse_all_but("like", source=f"{name}, a set with a fixed encoding")
+    if split == "test" and not entry.parts:
+        raise ValueError(
+            f"split is 'test', but {name} was published as one pool; load 'all' and draw the split from it"
+        )
+    with guarded(name, error=DataError, remedy="delete its files and get them again", keep=AuditError):
+        records = entry.read(shelf, split)
+    return reading.check_alike(records, name)
 
 
 def _read_path(path: Path, reading: Reading) -> Records:

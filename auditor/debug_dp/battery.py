@@ -127,12 +127,7 @@ def run_battery(
         >>> run_battery(find_implementation("mine.dp:train_step")).exit_code  # doctest: +SKIP
         <ExitCode.PASS: 0>
     """
-    if not (budget > 0 and math.isfinite(budget)):
-        raise ValueError(f"budget is {budget} seconds; it must be above 0 and finite")
-    if runs < 1:
-        raise ValueError(f"runs is {runs}; it must be at least 1")
-    if not 0 < error < 1:
-        raise ValueError(f"error is {error}; it must lie strictly between 0 and 1, for example 0.05")
+    _check_numbers(budget=budget, runs=runs, error=error)
     chosen = _chosen(only, skip)
     began = time.monotonic()
     bench = Bench(
@@ -155,6 +150,15 @@ def run_battery(
     adjusted = iter(holm(told))
     results = tuple(_result(check, answer, seconds, adjusted, error) for check, answer, seconds in answers)
     return Battery(implementation, bench.claim, error, results, time.monotonic() - began)
+
+
+def _check_numbers(*, budget: float, runs: int, error: float) -> None:
+    if not (budget > 0 and math.isfinite(budget)):
+        raise ValueError(f"budget is {budget} seconds; it must be above 0 and finite")
+    if runs < 1:
+        raise ValueError(f"runs is {runs}; it must be at least 1")
+    if not 0 < error < 1:
+        raise ValueError(f"error is {error}; it must lie strictly between 0 and 1, for example 0.05")
 
 
 def _chosen(only: Collection[str], skip: Collection[str]) -> list[type[Check]]:

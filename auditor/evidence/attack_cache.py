@@ -1,6 +1,5 @@
 """Claims that were made already: an audit that was stopped, or is repeated, does not attack again."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -14,7 +13,6 @@ import torch
 
 import attacks
 from attacks.protocol import Attack, Claim
-from attacks.threat_model import Target
 from auditor.evidence.claim_kind import claim_kinds
 from auditor.plan.resolve import parameters_of
 from auditor.subject import Question
@@ -49,7 +47,7 @@ class KeptClaims:
         """Return the name of a claim: a digest of attack, target, records, code and versions."""
         about = {
             "attack": [type(attack).__module__, type(attack).__qualname__, parameters_of(attack)],
-            "target": self._disclosed(question.target),
+            "target": question.target.fingerprints,
             "names": names,
             "device": device,
             "threads": torch.get_num_threads(),
@@ -60,13 +58,6 @@ class KeptClaims:
             ],
         }
         return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:40]
-
-    @staticmethod
-    def _disclosed(target: Target) -> list[object]:
-        """Return what of a target a claim may depend on; a file of records may change under its name."""
-        sent = target.transcript and dataclasses.replace(target.transcript, gradients={})
-        sets = (target.candidates, target.population, target.synthetic)
-        return [target.digest, repr(sent), *(None if one is None else [one.digest, repr(one.kind)] for one in sets)]
 
     def find(self, key: str) -> tuple[Claim, float] | None:
         """Return a claim and the seconds that it took, or None if there is none that this user kept."""

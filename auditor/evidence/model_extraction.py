@@ -7,13 +7,12 @@ import numpy as np
 from torch import nn
 
 from attacks.protocol import Attack, ExtractedModel
-from attacks.threat_model import Target
+from attacks.threat_model import Classifier, Target, logits_of
 from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import paired_estimate, share_estimate
 from auditor.statistics.units import Units
 from auditor.subject import Question
-from defenses.ensemble import module_logits
 from defenses.records import IntArray
 from reports.measures import EXTRACTION
 from reports.records.report import Estimate
@@ -93,8 +92,8 @@ class ExtractionKind(ClaimKind):
         return join_copies(claim, question.target, device=device)
 
 
-def _labels(model: nn.Module, target: Target, device: str) -> IntArray:
-    logits = module_logits(model, target.candidates.x, device=device)
+def _labels(model: nn.Module | Classifier | None, target: Target, device: str) -> IntArray:
+    logits = logits_of(model, target.candidates.x, device=device)
     if logits.shape[1] != target.candidates.classes or not np.isfinite(logits).all():
         raise ValueError(f"a copy gave logits of shape {logits.shape}, or some that are not finite")
     return np.asarray(logits.argmax(axis=1), dtype=np.int64)

@@ -150,15 +150,6 @@ class _Machine:
             self.memo[argument] = self.stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[argument])
-        elif name == "GLOBAL":
-            self.stack.append(_named(argument.replace(" ", ".", 1)))
-        elif name == "BINPERSID":
-            self.stack.append(self._storage(self.stack.pop()))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, function = self.stack.pop(), self.stack.pop()
-            self.stack.append(_called(function, arguments))
-        elif name == "BUILD":
-            self.stack.pop()  # attributes of a dictionary or parameter, such as the versions of its modules
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(name[-1])
             self.stack[-count:] = [tuple(self._last(count))]
@@ -167,6 +158,20 @@ class _Machine:
         elif name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"):
             self._extend(name)
         elif name != "PROTO":
+            self._described(name, argument)
+
+    def _described(self, name: str, argument: Any) -> None:
+        """Describe what the pickle would import or call; neither is done."""
+        if name == "GLOBAL":
+            self.stack.append(_named(argument.replace(" ", ".", 1)))
+        elif name == "BINPERSID":
+            self.stack.append(self._storage(self.stack.pop()))
+        elif name in ("REDUCE", "NEWOBJ"):
+            arguments, function = self.stack.pop(), self.stack.pop()
+            self.stack.append(_called(function, arguments))
+        elif name == "BUILD":
+            self.stack.pop()  # attributes of a dictionary or parameter, such as the versions of its modules
+        else:
             raise Refused(f"the pickle operation {name}")
 
     def _last(self, count: int) -> list[Any]:

@@ -15,7 +15,7 @@ from auditor.plan.sections import Control, Named, Training
 from auditor.reasons import reason
 from defenses.architectures import NAMES, Architecture, find_factory
 from defenses.augmentation import Augmentation
-from defenses.defense import Defense, StepPromise
+from defenses.defense import Defense
 from defenses.errors import PlanError
 from defenses.nadam import Nadam
 from defenses.recipe import Precision, Recipe, Schedule
@@ -151,22 +151,6 @@ def resolve_recipe(
         )
     except (ValueError, ArithmeticError) as error:
         raise PlanError(f"training: {printable(str(error))}") from error
-
-
-def resolve_steps(plan: Plan, *, allow_code: bool) -> StepPromise | None:
-    """Return what a plan's scheme says of its steps, so that they can be tested; None where that is not known.
-
-    A budget that cannot be met promises nothing either; the audit says so.
-    """
-    if plan.training is None or plan.data is None:
-        return None
-    architecture = resolve_architecture(plan, allow_code=allow_code)
-    lots = resolve_recipe(plan.training, architecture, round(0.5 * plan.data.pool)).lots
-    defense = resolve_defense(plan)
-    try:
-        return defense.steps(lots)
-    except ValueError:
-        return None
 
 
 def parameter_types(scheme: str) -> dict[str, set[type]]:

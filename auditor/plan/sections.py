@@ -1,8 +1,8 @@
 """The parts of an audit plan, as TOML has them: frozen, and a key that is not known is refused."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(max_length=200)]
 """What messages quote: of a measure, an attack, a scheme, a network, a column."""
@@ -29,88 +29,6 @@ class Source(Part):
     classes: int | tuple[str, ...] | None = None
     value_range: tuple[float, float] | None = None
     rescale: bool = True
-
-
-class Data(Source):
-    """The records of an audit that trains its own target.
-
-    `pool` records are candidates, each trained on by a fair coin; `population` records stay outside all training.
-    """
-
-    pool: int = Field(ge=20)
-    population: int = Field(default=0, ge=0)
-
-
-class Checkpoint(Part):
-    """A trained model's file, the records that it was trained on, and records that it was not.
-
-    `inclusion` is "fixed" unless the members were drawn from members and nonmembers together by independent fair coins,
-    which only the owner of the training can know; then an epsilon can be shown. Instead of both sets, `canaries` names
-    the sealed file of `auditor plant`, `data` what was planted (shadow models need it), and `commitment` what was
-    published of the coins.
-    """
-
-    path: str
-    members: Source | None = None
-    nonmembers: Source | None = None
-    canaries: str | None = None
-    data: str | None = None
-    commitment: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
-    population: Source | None = None
-    classes: int | None = Field(default=None, ge=2)
-    inclusion: Literal["fixed", "independent_coins"] = "fixed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _canaries_toss_coins(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("canaries") is not None:
-            return {"inclusion": "independent_coins"} | given
-        return given
-
-    @model_validator(mode="after")
-    def _one_truth(self) -> Self:
-        if self.canaries is None:
-            if self.members is None or self.nonmembers is None:
-                raise ValueError("give members and nonmembers, or canaries: the sealed file of auditor plant")
-            if self.data is not None or self.commitment is not None:
-                raise ValueError("data and commitment belong to canaries, and no canaries are given")
-            return self
-        said = [name for name in ("members", "nonmembers", "classes") if getattr(self, name) is not None]
-        if self.inclusion == "fixed":
-            said.append("inclusion")
-        if said:
-            raise ValueError(f"the sealed file of canaries says this itself: leave out {', '.join(said)}")
-        return self
-
-
-class Scores(Part):
-    """What a model said about records and who of them was in its training, recorded in a .npz or .csv file."""
-
-    path: str
-    inclusion: Literal["fixed", "independent_coins"] = "fixed"
-
-
-class Released(Part):
-    """Records that were released in place of real ones, the records that they were made from, and others like them.
-
-    Instead of `synthetic`, `generator` names what makes them, `package.module:factory` (needs --allow-code), and
-    `samples` how many are drawn from it; see `auditor.targets.generator_samples`.
-    """
-
-    synthetic: Source | None = None
-    generator: str | None = None
-    samples: int | None = Field(default=None, ge=10)
-    members: Source
-    nonmembers: Source
-    population: Source | None = None
-
-    @model_validator(mode="after")
-    def _one_release(self) -> Self:
-        if (self.synthetic is None) == (self.generator is None):
-            raise ValueError("give either synthetic, the released records, or generator, package.module:factory")
-        if (self.generator is None) != (self.samples is None):
-            raise ValueError("generator and samples, how many to draw from it, belong together: give both or neither")
-        return self
 
 
 class Gradients(Part):

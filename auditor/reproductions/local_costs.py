@@ -5,7 +5,7 @@ Seconds are the process's own where a CPU does the work, so that what else runs 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -141,34 +141,8 @@ def savings(recipe: Recipe, records: Records, public: Records, *, repetitions: i
         repetitions: How often each is timed, in turn.
         device: Where training runs; noise is drawn by its owner on a CPU.
     """
-    members = np.ones((1, len(records)), dtype=np.bool_)
-    source = LocalDP(source_epsilon=8.0)
-    flat = records.x.reshape(len(records), -1)
-    statistics = public_statistics(public.x.reshape(len(public), -1))
-    made = Source(standardisation=statistics, epsilon=8.0)
-    parameters = sum(
-        value.numel()
-        for value in recipe.architecture.build(records.shape, records.classes, seed=0).parameters()
-    )  # fmt: skip
-    lot = np.zeros((min(16, recipe.lots.batch_size), parameters))
-    examples = recipe.lots.epochs * len(records)
-
     clock = time.process_time if device == "cpu" else time.perf_counter
-
-    def training(defense: Defense, trained: Records = records) -> Callable[[], float]:
-        job = Job(recipe, defense, trained, public=public)
-        return lambda: seconds_of(lambda: train(job, members, [1], device=device), clock)
-
-    noised = replace(records, x=privatize(flat, source=made)[0].astype(np.float32).reshape(records.x.shape))
-    timed: dict[str, Callable[[], float]] = {
-        "central": training(DPSGD(noise_multiplier=1.0)),
-        "plain": training(NoDefense(), noised),
-        "gradients": training(replace(source, gradient_epsilon=1.0, alpha=0.0)),
-        "source": lambda: seconds_of(lambda: privatize(flat, source=made)),
-        "noise": lambda: (
-            seconds_of(lambda: privatize_gradients(lot, epsilon=1.0, max_grad_norm=1.0)) * examples / len(lot)
-        ),
-    }
+    timed = _timed(recipe, records, public, clock, device=device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # several wait for each other on a busy machine, and the work is small
     try:
@@ -182,20 +156,53 @@ def savings(recipe: Recipe, records: Records, public: Records, *, repetitions: i
         "everybody's, noise at the source": ("source", "plain"),
         "everybody's, noise at the source and on each gradient": ("gradients", "noise"),
     }
-    found = []
-    for what, parts in readings.items():
-        ratios = [math.log(sum(seconds[part] for part in parts) / seconds["central"]) for seconds in rounds]
-        logs = mean_of(np.array(ratios), unit="timing")
-        assert logs.value is not None
-        assert logs.low is not None
-        assert logs.high is not None
-        saved = [100 * (1 - math.exp(value)) for value in (logs.high, logs.value, logs.low)]
-        share = Estimate(
-            value=saved[1], low=saved[0], high=saved[2], level=LEVEL, n=repetitions, unit="timing",
-            method="t interval of log ratios of timings in turn",
-        )  # fmt: skip
-        found.append(Saving(what, share))
-    return found
+    return [Saving(what, _saved(rounds, parts)) for what, parts in readings.items()]
+
+
+def _timed(
+    recipe: Recipe, records: Records, public: Records, clock: Callable[[], float], *, device: str
+) -> dict[str, Callable[[], float]]:
+    """Return what is timed, by name; each runs once and returns its seconds."""
+    members = np.ones((1, len(records)), dtype=np.bool_)
+    source = LocalDP(source_epsilon=8.0)
+    flat = records.x.reshape(len(records), -1)
+    statistics = public_statistics(public.x.reshape(len(public), -1))
+    made = Source(standardisation=statistics, epsilon=8.0)
+    parameters = sum(
+        value.numel()
+        for value in recipe.architecture.build(records.shape, records.classes, seed=0).parameters()
+    )  # fmt: skip
+    lot = np.zeros((min(16, recipe.lots.batch_size), parameters))
+    examples = recipe.lots.epochs * len(records)
+
+    def training(defense: Defense, trained: Records = records) -> Callable[[], float]:
+        job = Job(recipe, defense, trained, public=public)
+        return lambda: seconds_of(lambda: train(job, members, [1], device=device), clock)
+
+    noised = replace(records, x=privatize(flat, source=made)[0].astype(np.float32).reshape(records.x.shape))
+    return {
+        "central": training(DPSGD(noise_multiplier=1.0)),
+        "plain": training(NoDefense(), noised),
+        "gradients": training(replace(source, gradient_epsilon=1.0, alpha=0.0)),
+        "source": lambda: seconds_of(lambda: privatize(flat, source=made)),
+        "noise": lambda: (
+            seconds_of(lambda: privatize_gradients(lot, epsilon=1.0, max_grad_norm=1.0)) * examples / len(lot)
+        ),
+    }
+
+
+def _saved(rounds: Sequence[Mapping[str, float]], parts: Sequence[str]) -> Estimate:
+    """Return the percentage of central DP-SGD's seconds that some parts save, over rounds of timings."""
+    ratios = [math.log(sum(seconds[part] for part in parts) / seconds["central"]) for seconds in rounds]
+    logs = mean_of(np.array(ratios), unit="timing")
+    assert logs.value is not None
+    assert logs.low is not None
+    assert logs.high is not None
+    low, value, high = (100 * (1 - math.exp(log)) for log in (logs.high, logs.value, logs.low))
+    return Estimate(
+        value=value, low=low, high=high, level=LEVEL, n=len(rounds), unit="timing",
+        method="t interval of log ratios of timings in turn",
+    )  # fmt: skip
 
 
 def mean_of(values: npt.ArrayLike, *, unit: str) -> Estimate:

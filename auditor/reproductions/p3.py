@@ -47,6 +47,32 @@ COLUMNS = 12
 LITERAL = "synthetic rows, each column with the label, literal"
 
 
+CHOICES = [
+    "Bins: one per year of age, hour and level of education; capital gain in 1,000s, loss in 100s. Coarse: "
+    "five years, seven ranges of hours and gains, six of losses, by what is common knowledge of such tables "
+    "(most people work 40 hours and have no gains), not from these rows.",
+    "Noise is integer Laplace of the paper's scale instead of floating point, from fixed seeds.",
+    "The noisy contingency table has a row for each possible age and a column for each possible occupation, "
+    "not only those that occur, which would have been read from the data; a missing occupation is a category.",
+    "Rows from several pairs are drawn along a spanning tree of the pairs; the paper shows a single pair.",
+    "Clipped: the paper's way with noisy counts, each table for itself. Fitted: tables are made to agree, and "
+    "are replaced by the nearest without cells below zero.",
+    "Chosen pairs, by common knowledge too: " + ", ".join(" x ".join(pair) for pair in CHOSEN) + ".",
+    "Total-variation distances are between the real rows and as many synthetic ones, or the noisy table itself "
+    "where a row says so; a mean distance is over all columns, or over all 91 pairs.",
+]
+
+TRIED = [
+    "The mean 1-way distance hangs on the bins: clipped, and rows drawn from the tables, all rows gave 0.0067, "
+    "0.0083 and 0.0123 with 10, 20 and 50 equal bins for every number. The paper prints no such figure; the "
+    "fine bins were settled on with the expected 0.014 in view.",
+    "All 91 pairs at a total epsilon of 1 have noise of scale 182 on each count: with fine bins and all rows "
+    "they are farther from the real pairs than single columns are, with coarse bins nearer.",
+    "Shrinking noisy pairs towards independence (James-Stein, soft and hard thresholds) brought pairs nearer "
+    "by 1% at best, and took them up to a fifth farther away; it was left out.",
+]
+
+
 def reproduce(scale: float, setting: Setting) -> Reproduction:
     """Do the paper's tables of Adult again, and what it leaves open: their price, and a model trained on the rows.
 
@@ -81,29 +107,8 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
         setting=f"Adult, {len(real):,} rows, 14 columns (the survey weight is left out), public bins",
         rows=rows,
         charts=charts,
-        choices=[
-            "Bins: one per year of age, hour and level of education; capital gain in 1,000s, loss in 100s. Coarse: "
-            "five years, seven ranges of hours and gains, six of losses, by what is common knowledge of such tables "
-            "(most people work 40 hours and have no gains), not from these rows.",
-            "Noise is integer Laplace of the paper's scale instead of floating point, from fixed seeds.",
-            "The noisy contingency table has a row for each possible age and a column for each possible occupation, "
-            "not only those that occur, which would have been read from the data; a missing occupation is a category.",
-            "Rows from several pairs are drawn along a spanning tree of the pairs; the paper shows a single pair.",
-            "Clipped: the paper's way with noisy counts, each table for itself. Fitted: tables are made to agree, and "
-            "are replaced by the nearest without cells below zero.",
-            "Chosen pairs, by common knowledge too: " + ", ".join(" x ".join(pair) for pair in CHOSEN) + ".",
-            "Total-variation distances are between the real rows and as many synthetic ones, or the noisy table itself "
-            "where a row says so; a mean distance is over all columns, or over all 91 pairs.",
-        ],
-        tried=[
-            "The mean 1-way distance hangs on the bins: clipped, and rows drawn from the tables, all rows gave 0.0067, "
-            "0.0083 and 0.0123 with 10, 20 and 50 equal bins for every number. The paper prints no such figure; the "
-            "fine bins were settled on with the expected 0.014 in view.",
-            "All 91 pairs at a total epsilon of 1 have noise of scale 182 on each count: with fine bins and all rows "
-            "they are farther from the real pairs than single columns are, with coarse bins nearer.",
-            "Shrinking noisy pairs towards independence (James-Stein, soft and hard thresholds) brought pairs nearer "
-            "by 1% at best, and took them up to a fifth farther away; it was left out.",
-        ],
+        choices=CHOICES,
+        tried=TRIED,
         hardware=f"{platform.machine()} CPU",
         versions={name: importlib.metadata.version(name) for name in ("numpy", "pandas", "torch")},
         seconds=time.monotonic() - began,

@@ -1,31 +1,108 @@
 """A checkpoint that somebody else trained: read without running it, its candidates in an order that tells nothing."""
 
-from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
+from pydantic import Field, model_validator
+from torch import nn
 
 from attacks.shadows import ShadowSource
 from attacks.threat_model import Target
 from auditor.canaries.training_data import StoreBeside
 from auditor.context import Setting
-from auditor.datasets import check_records
-from auditor.datasets.sources import joined, load_source, refuse_overlap
 from auditor.evidence.subgroups import check_slices
-from auditor.plan.plan import Plan
+from auditor.plan.plan import Plan, TargetPlan
 from auditor.plan.resolve import resolve_architecture, resolve_defense, resolve_recipe
-from auditor.plan.sections import Checkpoint
-from auditor.subject import Subject
+from auditor.plan.sections import Source
+from auditor.subject import Description, OnTrust, Subject
+from auditor.targets.checkpoint_file import Checkpoint as ReadCheckpoint
 from auditor.targets.checkpoint_file import fit_weights, read_checkpoint
-from auditor.targets.labelled_candidates import Given
-from auditor.targets.owner_claims import refuse_unfair, stated_claim
+from auditor.targets.labelled_candidates import Given, load_sides, mixed
+from auditor.targets.owner_claims import (
+    MEMBERS,
+    claim_on_trust,
+    coins_on_trust,
+    network_in_words,
+    population_on_trust,
+    refuse_unfair,
+    stated_claim,
+)
 from auditor.targets.planted_candidates import planted_candidates
 from auditor.targets.positive_control import positive_control
+from auditor.targets.secondary import with_beside
+from defenses.architectures import Architecture
 from defenses.defense import Defense, History
+from defenses.engine.store import ModelStore
 from defenses.engine.training import Job
 from defenses.errors import CheckpointError
 from defenses.guarantee import Guarantee
-from defenses.randomness import stream
-from defenses.records import Inclusion, Split
+from defenses.records import Inclusion, Records
+from reports.records.grounds import HOLDOUT, SIDES
+
+_NOT_COMMITTED = OnTrust("That the sealed file is the one from before the training: the plan names no commitment.")
+
+_CANARIES = (
+    "The candidates are planted canaries, made to be remembered: what is found of them bounds epsilon, and is no "
+    "figure for ordinary records."
+)
+
+
+class Checkpoint(TargetPlan):
+    """A trained model's file, the records that it was trained on, and records that it was not.
+
+    `inclusion` is "fixed" unless the members were drawn from members and nonmembers together by independent fair coins,
+    which only the owner of the training can know; then an epsilon can be shown. Instead of both sets, `canaries` names
+    the sealed file of `auditor plant`, `data` what was planted (shadow models need it), and `commitment` what was
+    published of the coins.
+    """
+
+    name: ClassVar[str] = "checkpoint"
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "training", "scheme", "gradients", "claim"})
+
+    path: str
+    members: Source | None = None
+    nonmembers: Source | None = None
+    canaries: str | None = None
+    data: str | None = None
+    commitment: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    population: Source | None = None
+    classes: int | None = Field(default=None, ge=2)
+    inclusion: Literal["fixed", "independent_coins"] = "fixed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _canaries_toss_coins(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("canaries") is not None:
+            return {"inclusion": "independent_coins"} | given
+        return given
+
+    @model_validator(mode="after")
+    def _one_truth(self) -> Self:
+        if self.canaries is None:
+            if self.members is None or self.nonmembers is None:
+                raise ValueError("give members and nonmembers, or canaries: the sealed file of auditor plant")
+            if self.data is not None or self.commitment is not None:
+                raise ValueError("data and commitment belong to canaries, and no canaries are given")
+            return self
+        said = [name for name in ("members", "nonmembers", "classes") if getattr(self, name) is not None]
+        if self.inclusion == "fixed":
+            said.append("inclusion")
+        if said:
+            raise ValueError(f"the sealed file of canaries says this itself: leave out {', '.join(said)}")
+        return self
+
+    def check(self, plan: Plan) -> None:
+        """Refuse half a recipe, and shadow models that could not train on what the target was trained on."""
+        if plan.scheme is not None and plan.training is None:
+            raise ValueError("[scheme] without [training]: give the whole recipe, or put what is promised into [claim]")
+        if self.canaries and not self.data and plan.training:
+            raise ValueError(
+                "[training] for canaries needs data under [checkpoint]: shadow models train on the planted data too; "
+                "name it, or leave [training] out and run only attacks that need no shadow models"
+            )
+
+    def build(self, plan: Plan, setting: Setting) -> Subject:
+        """Read the checkpoint, train its control where the recipe is known, and make what else is attacked."""
+        return with_beside(checkpoint_subject(plan, self, setting), plan, setting)
 
 
 def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subject:
@@ -44,14 +121,50 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     """
     architecture = resolve_architecture(plan, allow_code=setting.allow_code)
     defense = resolve_defense(plan)
-    given = _two_sides(entry, setting) if entry.canaries is None else planted_candidates(entry, setting)
-    candidates, outside, probability = given.candidates, given.population, given.probability
-    check_slices(plan.slices, candidates)
-    if outside is not None:
-        refuse_overlap(outside, candidates, *([] if given.beside is None else [given.beside]))
+    given = _candidates(entry, setting)
+    check_slices(plan.slices, given.candidates)
     if given.inclusion is Inclusion.INDEPENDENT:
         refuse_unfair(given.included)
-    module = architecture.build(candidates.shape, candidates.classes, seed=0)
+    module = architecture.build(given.candidates.shape, given.candidates.classes, seed=0)
+    checkpoint = _filled(module, entry, given.candidates, setting)
+    shadows = _shadows(plan, architecture, defense, given, setting)
+    target = Target(
+        model=module.eval(),
+        candidates=given.candidates,
+        digest=checkpoint.digest,
+        population=given.population,
+        shadows=shadows,
+    )
+    control, reason = positive_control(plan, target, setting)
+    return Subject(
+        target=target,
+        split=given.split,
+        defense=defense,
+        scheme="not stated" if plan.training is None else defense.title,
+        claimed=_claim(plan, defense, shadows),
+        proved=None,
+        store=_store(given, setting) if shadows is None else shadows.store,
+        description=_description(plan, entry, target, given),
+        control=control,
+        control_reason=reason,
+        seed_commitment=given.commitment,
+        remarks=dict(given.remarks) | ({"checkpoint": list(checkpoint.notes)} if checkpoint.notes else {}),
+    )
+
+
+def _candidates(entry: Checkpoint, setting: Setting) -> Given:
+    if entry.canaries is not None:
+        return planted_candidates(
+            entry.canaries, setting, data=entry.data, commitment=entry.commitment, population=entry.population
+        )
+    assert entry.members is not None
+    assert entry.nonmembers is not None
+    sides = load_sides(entry.members, entry.nonmembers, entry.population, setting)
+    return mixed(sides, classes=entry.classes or sides.classes, coins=entry.inclusion == "independent_coins")
+
+
+def _filled(module: nn.Module, entry: Checkpoint, candidates: Records, setting: Setting) -> ReadCheckpoint:
+    """Read the checkpoint and put its weights into the network."""
     checkpoint = read_checkpoint(setting.plan_folder / entry.path, max_memory=setting.max_memory)
     try:
         fit_weights(module, checkpoint)
@@ -62,66 +175,58 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
             f"{error}. The canaries are records of shape {candidates.shape} in {candidates.classes} classes: make sure "
             f"that {entry.canaries} belongs to this model's data"
         ) from error
+    return checkpoint
+
+
+def _store(given: Given, setting: Setting) -> ModelStore:
     store = setting.workplace.store()
-    if given.beside is not None:
-        store = StoreBeside(store.folder, executor=store.executor, beside=given.beside)
-    shadows = None
-    if plan.training is not None:
-        always = 0 if given.beside is None else len(given.beside)
-        recipe = resolve_recipe(plan.training, architecture, always + round(probability * len(candidates)))
-        shadows = ShadowSource(
-            Job(recipe, defense, candidates),
-            store,
-            probability=probability,
-            population=outside,
-            device=setting.device,
-        )
-    target = Target(
-        model=module.eval(), candidates=candidates, digest=checkpoint.digest, population=outside, shadows=shadows
+    if given.beside is None:
+        return store
+    return StoreBeside(store.folder, executor=store.executor, beside=given.beside)
+
+
+def _shadows(
+    plan: Plan, architecture: Architecture, defense: Defense, given: Given, setting: Setting
+) -> ShadowSource | None:
+    """Return where models that train like the checkpoint can be had; None where its recipe is not known."""
+    if plan.training is None:
+        return None
+    always = 0 if given.beside is None else len(given.beside)
+    recipe = resolve_recipe(plan.training, architecture, always + round(given.probability * len(given.candidates)))
+    return ShadowSource(
+        Job(recipe, defense, given.candidates),
+        _store(given, setting),
+        probability=given.probability,
+        population=given.population,
+        device=setting.device,
     )
-    control, reason = positive_control(plan, target, setting)
-    return Subject(
-        target=target,
-        split=Split(
-            canary=np.arange(len(candidates)),
-            included=given.included,
-            population=len(candidates) + np.arange(0 if outside is None else len(outside)),
-            inclusion=given.inclusion,
-            probability=probability,
+
+
+def _description(plan: Plan, entry: Checkpoint, target: Target, given: Given) -> Description:
+    assert isinstance(target.model, nn.Module)
+    alike = OnTrust("That the target was trained as the plan says, as the shadow models were.")
+    return Description(
+        called=network_in_words(plan, target.model),
+        on_trust=(
+            *(_planted(entry) if entry.canaries is not None else (MEMBERS, *coins_on_trust(given.split))),
+            OnTrust("That these weights are those in use."),
+            *(() if target.shadows is None else (alike,)),
+            *population_on_trust(target, compared=True),
+            *claim_on_trust(plan),
         ),
-        defense=defense,
-        scheme="not stated" if plan.training is None else defense.title,
-        claimed=_claim(plan, defense, shadows),
-        proved=None,
-        store=store,
-        control=control,
-        control_reason=reason,
-        seed_commitment=given.commitment,
-        remarks=dict(given.remarks) | ({"checkpoint": list(checkpoint.notes)} if checkpoint.notes else {}),
+        limitations=() if entry.canaries is None else (_CANARIES,),
+        # Sealed coins are the audit's own: nobody's word stands behind the two sides.
+        tested_sides=frozenset({HOLDOUT}) if entry.canaries is not None else frozenset({HOLDOUT, SIDES}),
     )
 
 
-def _two_sides(entry: Checkpoint, setting: Setting) -> Given:
-    """Return members and nonmembers as candidates in an order of their own."""
-    assert entry.members is not None
-    assert entry.nonmembers is not None
-    members = load_source(entry.members, setting)
-    nonmembers = load_source(entry.nonmembers, setting, like=members)
-    outside = None if entry.population is None else load_source(entry.population, setting, like=members)
-    classes = entry.classes or max(part.classes for part in (members, nonmembers, outside) if part is not None)
-    check_records(members, nonmembers, classes=classes, shape=members.shape)
-    both = joined(members, nonmembers, classes)
-    # The attacker sees the candidates in an order of their own: members first would be the answer key.
-    order = stream(0, "order", both.digest).permutation(len(both))
-    coins = entry.inclusion == "independent_coins"
-    return Given(
-        candidates=both.take(order),
-        included=order < len(members),
-        inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
-        # With coins the attacker may know the chance, one half, but not how many of them fell on which side.
-        probability=0.5 if coins else len(members) / len(both),
-        population=None if outside is None else replace(outside, classes=classes),
+def _planted(entry: Checkpoint) -> tuple[OnTrust, ...]:
+    used = OnTrust(
+        "That the training used every planted row, and never the sealed coins; the commitment shows only that "
+        "the coins were fixed before.",
+        about_sides=True,
     )
+    return (used,) if entry.commitment is not None else (used, _NOT_COMMITTED)
 
 
 def _claim(plan: Plan, defense: Defense, shadows: ShadowSource | None) -> Guarantee | None:

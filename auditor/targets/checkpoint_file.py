@@ -127,6 +127,15 @@ def fit_weights(module: Module, checkpoint: Checkpoint) -> Module:
         # The architecture itself may have a part of that name; then the prefix was no wrapper's.
         if weights.keys() != expected.keys() and {prefix + name for name in weights} == expected.keys():
             weights = {prefix + name: value for name, value in weights.items()}
+    _refuse_misfit(expected, weights, checkpoint.name)
+    _refuse_broken(expected, weights, checkpoint.name)
+    # Not strict, because an entry that is not a tensor (an extra state) may be absent; all tensors are checked above.
+    module.load_state_dict(weights, strict=False)
+    return module
+
+
+def _refuse_misfit(expected: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], file: str) -> None:
+    """Refuse weights whose names, shapes or kinds of numbers are not those of the architecture."""
     both = [name for name in expected if name in weights]
     problems = [
         _listed("it lacks", [name for name in expected if name not in weights]),
@@ -150,23 +159,24 @@ def fit_weights(module: Module, checkpoint: Checkpoint) -> Module:
     ]
     if any(problems):
         raise CheckpointError(
-            f"{checkpoint.name} does not fit the architecture: {'; '.join(filter(None, problems))}. Name the "
+            f"{file} does not fit the architecture: {'; '.join(filter(None, problems))}. Name the "
             f"architecture, with the widths, input shape and number of classes, that the checkpoint was trained with"
         )
+
+
+def _refuse_broken(expected: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], file: str) -> None:
+    """Refuse weights that are not finite."""
     # As the architecture will hold them: a float64 weight that float32 cannot hold would become infinite.
     broken = [
         name
-        for name in both
+        for name in expected
         if weights[name].is_floating_point() and not weights[name].to(expected[name].dtype).isfinite().all()
     ]
     if broken:
         raise CheckpointError(
-            f"{checkpoint.name} {_listed('has NaN or infinite weights in', broken)}; its training diverged or the file "
+            f"{file} {_listed('has NaN or infinite weights in', broken)}; its training diverged or the file "
             f"is damaged, so audit an earlier checkpoint"
         )
-    # Not strict, because an entry that is not a tensor (an extra state) may be absent; all tensors are checked above.
-    module.load_state_dict(weights, strict=False)
-    return module
 
 
 def _unwrapped(content: Any, path: str, notes: list[str]) -> dict[str, Any]:

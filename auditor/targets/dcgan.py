@@ -54,7 +54,7 @@ def generated(
     lots = training.lots(nominal)
     rule = defense.gradient(lots)
     content = _content(members, training, defense, entry, setting)
-    seed = setting.root(plan, content) if seed is None else seed
+    seed = setting.root(plan.seed, content) if seed is None else seed
     kept, name = setting.workplace.kept(GENERATORS), f"{_key(content, seed)}.generator"
     found = _read(kept.read(name))
     if found is None:

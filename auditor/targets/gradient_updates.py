@@ -61,6 +61,8 @@ def transcript(
     chosen, victims, included = _participants(question, entry)
     target, records = question.target, question.target.candidates.take(chosen)
     model = target.model
+    if not isinstance(model, nn.Module):
+        raise PlanError("[gradients] are those of a network, and the target of this plan is none: leave it out")
     if entry.weights == "start":
         if not isinstance(target.shadows, ShadowSource):
             raise PlanError("gradients: where training started is known only with [training]; set weights = 'end'")

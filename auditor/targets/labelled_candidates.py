@@ -1,10 +1,17 @@
-"""The candidates of a checkpoint audit with the truth about them, wherever they come from."""
+"""The candidates of a target that somebody else made, with the truth about them, wherever both come from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from defenses.records import BoolArray, Inclusion, Records
+import numpy as np
+
+from auditor.context import Setting
+from auditor.datasets import check_records
+from auditor.datasets.sources import joined, load_source, refuse_overlap
+from auditor.plan.sections import Source
+from defenses.randomness import stream
+from defenses.records import BoolArray, Inclusion, Records, Split
 
 
 @dataclass(frozen=True)
@@ -30,3 +37,61 @@ class Given:
     beside: Records | None = None
     commitment: str = "none: the target was trained elsewhere"
     remarks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def split(self) -> Split:
+        """The truth about the candidates."""
+        return Split(self.included, self.inclusion, self.probability)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Records that a target was made from, records that it was not, and a population outside both, or None."""
+
+    members: Records
+    nonmembers: Records
+    population: Records | None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C that all of them need."""
+        return max(part.classes for part in (self.members, self.nonmembers, self.population) if part is not None)
+
+
+def load_sides(members: Source, nonmembers: Source, population: Source | None, setting: Setting) -> Sides:
+    """Load both sides and the population, all encoded like the members.
+
+    Raises:
+        AuditError: If they cannot be found, read or encoded.
+    """
+    inside = load_source(members, setting)
+    outside = load_source(nonmembers, setting, like=inside)
+    return Sides(inside, outside, None if population is None else load_source(population, setting, like=inside))
+
+
+def mixed(sides: Sides, *, classes: int, coins: bool = False) -> Given:
+    """Return both sides as candidates in an order of their own: members first would be the answer key.
+
+    Args:
+        sides: What was loaded.
+        classes: Number of classes C.
+        coins: Whether independent fair coins decided who was a member.
+
+    Raises:
+        DataError: If the sides cannot be compared, or share records with each other or with the population.
+    """
+    members, nonmembers, population = sides.members, sides.nonmembers, sides.population
+    check_records(members, nonmembers, classes=classes, shape=members.shape)
+    both = joined(members, nonmembers, classes)
+    if population is not None:
+        refuse_overlap(population, both)
+        population = replace(population, classes=classes)
+    order = stream(0, "order", both.digest).permutation(len(both))
+    return Given(
+        candidates=both.take(order),
+        included=np.asarray(order < len(members)),
+        inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
+        # With coins the attacker may know the chance, one half, but not how many of them fell on which side.
+        probability=0.5 if coins else len(members) / len(both),
+        population=population,
+    )

@@ -10,8 +10,8 @@ from auditor.canaries.sealed_coins import Sealed, data_digest
 from auditor.canaries.staging import PUBLIC
 from auditor.context import Setting
 from auditor.datasets.member_nonmember_checks import FEWEST
-from auditor.datasets.sources import load_source
-from auditor.plan.sections import Checkpoint
+from auditor.datasets.sources import load_source, refuse_overlap
+from auditor.plan.sections import Source
 from auditor.targets.labelled_candidates import Given
 from defenses.errors import DataError
 from defenses.records import Inclusion, Records
@@ -19,12 +19,22 @@ from reports.parsing import read_json
 from reports.untrusted import printable, quoted
 
 
-def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
+def planted_candidates(
+    canaries: str,
+    setting: Setting,
+    *,
+    data: str | None = None,
+    commitment: str | None = None,
+    population: Source | None = None,
+) -> Given:
     """Open a sealed file for an audit, and check it against the planted data and the commitment if they are given.
 
     Args:
-        entry: The plan's checkpoint; `canaries` is given.
+        canaries: Path of the sealed file, relative to the plan.
         setting: Where and with what.
+        data: Path of the planted data, or None where it is not at hand.
+        commitment: The published commitment (64 hexadecimal digits), or None.
+        population: Records outside all training, or None.
 
     Returns:
         All m canaries with the coins; beside them the planted data without canaries, if it is given.
@@ -32,21 +42,22 @@ def planted_candidates(entry: Checkpoint, setting: Setting) -> Given:
     Raises:
         AuditError: If the file cannot be trusted, or belongs to other data.
     """
-    assert entry.canaries is not None
-    sealed = Sealed.read(setting.plan_folder / entry.canaries, max_memory=setting.max_memory)
-    if entry.commitment not in (None, sealed.commitment):
+    sealed = Sealed.read(setting.plan_folder / canaries, max_memory=setting.max_memory)
+    if commitment not in (None, sealed.commitment):
         raise DataError(
-            f"{entry.canaries} opens to the commitment {sealed.commitment}, and the plan holds {entry.commitment}: it "
+            f"{canaries} opens to the commitment {sealed.commitment}, and the plan holds {commitment}: it "
             "is another planting, or was made anew after the coins were known; use the file that was committed to"
         )
     inside = int(sealed.included.sum())
     if min(inside, len(sealed.included) - inside) < FEWEST:
         raise DataError(
-            f"{entry.canaries}: {inside} of {len(sealed.included)} canaries were planted; an audit needs at least "
+            f"{canaries}: {inside} of {len(sealed.included)} canaries were planted; an audit needs at least "
             f"{FEWEST} that were and as many that were not, so plant more canaries"
         )
-    beside = None if entry.data is None else _beside(sealed, setting.plan_folder / entry.data)
-    outside = None if entry.population is None else load_source(entry.population, setting, like=sealed.candidates)
+    beside = None if data is None else _beside(sealed, setting.plan_folder / data)
+    outside = None if population is None else load_source(population, setting, like=sealed.candidates)
+    if outside is not None:
+        refuse_overlap(outside, sealed.candidates, *([] if beside is None else [beside]))
     about = {"kind": sealed.kind, "count": len(sealed.included), "data_digest": sealed.data_digest}
     return Given(
         candidates=sealed.candidates,

@@ -1,7 +1,9 @@
 """A file of recorded outputs, read as the target of an audit: rows of records, with who was a member."""
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +14,21 @@ from auditor.context import Setting
 from auditor.datasets.reading import check_class_count
 from auditor.evidence.subgroups import check_slices
 from auditor.files.score_files import KINDS, Arrays, read_scores
-from auditor.plan.plan import Plan
-from auditor.plan.sections import Scores
-from auditor.subject import Subject
-from auditor.targets.owner_claims import refuse_unfair, stated_claim
+from auditor.plan.plan import Plan, TargetPlan
+from auditor.subject import Description, OnTrust, Subject
+from auditor.targets.owner_claims import (
+    MEMBERS,
+    claim_on_trust,
+    coins_on_trust,
+    population_on_trust,
+    refuse_unfair,
+    stated_claim,
+)
 from defenses.errors import DataError
 from defenses.randomness import stream
 from defenses.records import Inclusion, Records, Split, Table
 from defenses.schemes.none import NoDefense
+from reports.records.grounds import HOLDOUT
 from reports.untrusted import printable
 
 Float64Array = npt.NDArray[np.float64]
@@ -29,78 +38,138 @@ _EXACT = 2**53  # whole numbers up to here are exact in float64
 _LARGEST_SCORE = 12.0  # read as a logit; the probabilities of much larger ones are all 1 in float64
 
 
-def recorded_subject(plan: Plan, entry: Scores, setting: Setting) -> Subject:
-    """Read recorded outputs.
+class RecordedScores(TargetPlan):
+    """What a model said about records and who of them was in its training, recorded in a .npz or .csv file."""
 
-    Args:
-        plan: What to audit.
-        entry: Names the file; see `docs/plans.md` for what stands in it.
-        setting: Where the plan lies.
+    name: ClassVar[str] = "scores"
 
-    Returns:
-        The subject; attacks that need the model's weights, other queries or more shadows will be not applicable.
+    path: str
+    inclusion: Literal["fixed", "independent_coins"] = "fixed"
 
-    Raises:
-        DataError: If the file cannot be read, an array is missing, has another shape, or holds NaN.
+    def build(self, plan: Plan, setting: Setting) -> Subject:
+        """Read recorded outputs; attacks that need weights, other queries or more shadows are not applicable.
+
+        Raises:
+            DataError: If the file cannot be read, an array is missing, has another shape, or holds NaN.
+        """
+        path = setting.plan_folder / self.path
+        file = _ScoreFile.read(path, max_memory=setting.max_memory)
+        coins = self.inclusion == "independent_coins"
+        if coins:
+            refuse_unfair(file.member)
+        target, included = _target(file)
+        check_slices(plan.slices, target.candidates)
+        split = Split(
+            included=included,
+            inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
+            probability=0.5 if coins else float(file.member.mean()),
+        )
+        return Subject(
+            target=target,
+            split=split,
+            defense=NoDefense(),
+            scheme="not stated",
+            claimed=stated_claim(plan),
+            proved=None,
+            store=setting.workplace.store(),
+            description=_description(plan, target, split),
+            control_reason="only recorded outputs were given, so no model could be trained like the target",
+            seed_commitment="none: the target was trained elsewhere",
+            remarks={"recorded": _remarks(file.arrays, file.kind)},
+        )
+
+
+@dataclass(frozen=True)
+class _ScoreFile:
+    """What stands in a file of recorded outputs.
+
+    Attributes:
+        arrays: By name; see `docs/scores.md`.
+        shown: Name of the file in messages.
+        kind: What was recorded: "logits", "probabilities", "loss" or "score".
+        member: (m,) bool.
+        scale: What is subtracted from scores and what they are divided by.
     """
-    path = setting.plan_folder / entry.path
-    shown = printable(path.name)
-    arrays = read_scores(path, max_memory=setting.max_memory)
-    digest = hashlib.sha256(b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
-    kind = _kind(arrays, shown)
-    member = _flags(arrays, "member", shown, axes=1)
-    rows = len(member)
-    if not 2 <= rows <= MOST_RECORDS:
-        raise DataError(f"{shown}: {rows} records; give 2 to {MOST_RECORDS}")
-    if not member.any() or member.all():
-        raise DataError(f"{shown}: {int(member.sum())} of {rows} records are members; give members and non-members")
-    coins = entry.inclusion == "independent_coins"
-    if coins:
-        refuse_unfair(member)
-    scale = _scale(arrays, kind)
-    logits = _logits(arrays, kind, "", (rows,), scale, shown)
-    check_class_count(logits.shape[-1], rows, shown)
-    label = _labels(arrays, "label", kind, rows, logits.shape[-1], shown)
-    order = stream(0, "order", digest).permutation(rows)  # members first would be the answer key
-    z = len(arrays.get(f"population_{kind}", ()))
-    outside = _logits(arrays, kind, "population_", (z,), scale, shown) if z else np.empty((0, logits.shape[-1]))
-    if outside.shape[-1] != logits.shape[-1]:
-        raise DataError(f"{shown}: {logits.shape[-1]} classes for candidates, {outside.shape[-1]} for population")
+
+    arrays: Arrays
+    shown: str
+    kind: str
+    member: npt.NDArray[np.bool_]
+    scale: tuple[float, float]
+
+    @classmethod
+    def read(cls, path: Path, *, max_memory: int) -> "_ScoreFile":
+        shown = printable(path.name)
+        arrays = read_scores(path, max_memory=max_memory)
+        kind = _kind(arrays, shown)
+        member = _flags(arrays, "member", shown, axes=1)
+        rows = len(member)
+        if not 2 <= rows <= MOST_RECORDS:
+            raise DataError(f"{shown}: {rows} records; give 2 to {MOST_RECORDS}")
+        if not member.any() or member.all():
+            raise DataError(f"{shown}: {int(member.sum())} of {rows} records are members; give members and non-members")
+        return cls(arrays, shown, kind, member, _scale(arrays, kind))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all arrays."""
+        parts = (name.encode() + self.arrays[name].tobytes() for name in sorted(self.arrays))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    def logits(self, prefix: str, *shape: int) -> Float64Array:
+        """Return recorded outputs as logits (*shape, C)."""
+        return _logits(self.arrays, self.kind, prefix, shape, self.scale, self.shown)
+
+    def labels(self, name: str, rows: int, classes: int) -> npt.NDArray[np.int64]:
+        """Return true classes (rows,)."""
+        return _labels(self.arrays, name, self.kind, rows, classes, self.shown)
+
+
+def _target(file: _ScoreFile) -> tuple[Target, npt.NDArray[np.bool_]]:
+    """Return recorded outputs as a target, and who of its candidates was in."""
+    arrays, kind, rows = file.arrays, file.kind, len(file.member)
+    logits = file.logits("", rows)
     classes = logits.shape[-1]
+    check_class_count(classes, rows, file.shown)
+    label = file.labels("label", rows, classes)
+    order = stream(0, "order", file.digest).permutation(rows)  # members first would be the answer key
+    z = len(arrays.get(f"population_{kind}", ()))
+    outside = file.logits("population_", z) if z else np.empty((0, classes))
+    if outside.shape[-1] != classes:
+        raise DataError(f"{file.shown}: {classes} classes for candidates, {outside.shape[-1]} for population")
     table = Table((), "label", tuple(str(value) for value in range(classes)))
-    owner = None if "owner" not in arrays else _whole(arrays["owner"], "owner", rows, shown)[order]
-    candidates = Records(row_numbers(0, rows), label[order], classes, table, name=shown, owner=owner)
-    check_slices(plan.slices, candidates)
+    owner = None if "owner" not in arrays else _whole(arrays["owner"], "owner", rows, file.shown)[order]
+    candidates = Records(row_numbers(0, rows), label[order], classes, table, name=file.shown, owner=owner)
     population = None
     if z:
-        of_population = _labels(arrays, "population_label", kind, z, classes, shown)
-        population = Records(row_numbers(rows, z), of_population, classes, table, name=shown)
-    included = member[order]
+        of_population = file.labels("population_label", z, classes)
+        population = Records(row_numbers(rows, z), of_population, classes, table, name=file.shown)
     target = Target(
-        model=RecordedModel(np.concatenate([logits[order], outside])).eval(),
+        model=RecordedModel(np.concatenate([logits[order], outside])),
         candidates=candidates,
-        digest=digest,
+        digest=file.digest,
         population=population,
-        shadows=_shadows(arrays, kind, rows, z, scale, order, shown),
+        shadows=_shadows(file, z, order),
         access=frozenset({Capability.LOGITS}),
     )
-    return Subject(
-        target=target,
-        split=Split(
-            canary=np.arange(rows),
-            included=included,
-            population=np.arange(rows, rows + z),
-            inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
-            probability=0.5 if coins else float(member.mean()),
+    return target, file.member[order]
+
+
+def _description(plan: Plan, target: Target, split: Split) -> Description:
+    alike = OnTrust("That the recorded shadow models were trained like the target, each on its members.")
+    return Description(
+        called="recorded outputs",
+        on_trust=(
+            MEMBERS,
+            *coins_on_trust(split),
+            OnTrust("That the recorded outputs are those of the model in use."),
+            *(() if target.shadows is None else (alike,)),
+            *population_on_trust(target, compared=False),
+            *claim_on_trust(plan),
         ),
-        defense=NoDefense(),
-        scheme="not stated",
-        claimed=stated_claim(plan),
-        proved=None,
-        store=setting.workplace.store(),
-        control_reason="only recorded outputs were given, so no model could be trained like the target",
-        seed_commitment="none: the target was trained elsewhere",
-        remarks={"recorded": _remarks(arrays, kind)},
+        tested_sides=frozenset({HOLDOUT}),  # scores come without records, so the sides cannot be compared
+        digest_is_private=True,  # of what was said about each record, which only its owner shall recognise
+        identities=[row.tobytes() for row in target.logits(target.candidates.x)],  # the records are row numbers
     )
 
 
@@ -172,17 +241,16 @@ def _logits(
     return np.stack([true, np.zeros_like(true)], axis=-1)
 
 
-def _shadows(
-    arrays: Arrays, kind: str, rows: int, z: int, scale: tuple[float, float], order: npt.NDArray[np.intp], shown: str
-) -> RecordedShadows | None:
-    if f"shadow_{kind}" not in arrays and "shadow_member" not in arrays:
+def _shadows(file: _ScoreFile, z: int, order: npt.NDArray[np.intp]) -> RecordedShadows | None:
+    arrays, shown, rows = file.arrays, file.shown, len(file.member)
+    if f"shadow_{file.kind}" not in arrays and "shadow_member" not in arrays:
         return None
     members = _flags(arrays, "shadow_member", shown, axes=2)
     if members.shape[1] != rows:
         raise DataError(f"{shown}: shadow_member has shape {members.shape}; want (shadows, {rows})")
     k = len(members)
-    logits = _logits(arrays, kind, "shadow_", (k, rows), scale, shown)
-    outside = _logits(arrays, kind, "shadow_population_", (k, z), scale, shown) if z else logits[:, :0]
+    logits = file.logits("shadow_", k, rows)
+    outside = file.logits("shadow_population_", k, z) if z else logits[:, :0]
     return RecordedShadows(logits[:, order], members[:, order], outside)
 
 

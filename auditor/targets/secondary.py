@@ -41,7 +41,7 @@ def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
         return subject
     rule = _rule(subject)
     content = _content(subject, plan.gradients, rule, setting.place)
-    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=setting.root(plan, content))
+    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=setting.root(plan.seed, content))
     shown = drawn_transcript(subject.questions[0], plan.gradients, rule, setting)
     control: tuple[Question, ...] = ()
     if plan.control.enabled and protected(plan.gradients, rule):

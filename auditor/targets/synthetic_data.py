@@ -2,98 +2,108 @@
 
 import hashlib
 from dataclasses import replace
+from typing import ClassVar, Self
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from pydantic import Field, model_validator
 
 from attacks.threat_model import Capability, Target
 from auditor.context import Setting
-from auditor.datasets import check_records
-from auditor.datasets.sources import joined, load_source, refuse_overlap
-from auditor.plan.plan import Plan
+from auditor.datasets.sources import load_source
+from auditor.plan.plan import Plan, TargetPlan
 from auditor.plan.resolve import resolve_generator
-from auditor.plan.sections import Released
-from auditor.subject import Subject
+from auditor.plan.sections import Source
+from auditor.subject import Description, OnTrust, Subject
 from auditor.targets.generator_samples import draw_samples, unlabelled
-from auditor.targets.owner_claims import stated_claim
-from defenses.errors import NotApplicableError
-from defenses.randomness import derive, stream
-from defenses.records import Inclusion, Records, Split
+from auditor.targets.labelled_candidates import Sides, load_sides, mixed
+from auditor.targets.owner_claims import claim_on_trust, population_on_trust, stated_claim
+from defenses.randomness import derive
+from defenses.records import Records
 from defenses.schemes.none import NoDefense
+from reports.records.grounds import SIDES
 
 
-class NoModel(nn.Module):
-    """Stands where nothing was trained that could be asked."""
+class ReleasedRecords(TargetPlan):
+    """Records that were released in place of real ones, the records that they were made from, and others like them.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.nothing = nn.Parameter(torch.zeros(0), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refuse: there is nothing to ask."""
-        raise NotApplicableError("needs a model, and only released records are at hand")
-
-
-def released_subject(plan: Plan, entry: Released, setting: Setting) -> Subject:
-    """Read released records, or draw them from their generator, and read those that they were made from.
-
-    Args:
-        plan: What to audit.
-        entry: Where the records are.
-        setting: Where and with what.
-
-    Returns:
-        The subject; its members are the records behind the release.
-
-    Raises:
-        AuditError: If data or plan do not fit.
+    Instead of `synthetic`, `generator` names what makes them, `package.module:factory` (needs --allow-code), and
+    `samples` how many are drawn from it; see `auditor.targets.generator_samples`.
     """
-    sample = None
-    if entry.generator is not None:
-        sample = resolve_generator(entry.generator, allow_code=setting.allow_code)
-    members = load_source(entry.members, setting)
-    nonmembers = load_source(entry.nonmembers, setting, like=members)
-    outside = None if entry.population is None else load_source(entry.population, setting, like=members)
-    if sample is not None:
+
+    name: ClassVar[str] = "released"
+
+    synthetic: Source | None = None
+    generator: str | None = None
+    samples: int | None = Field(default=None, ge=10)
+    members: Source
+    nonmembers: Source
+    population: Source | None = None
+
+    @model_validator(mode="after")
+    def _one_release(self) -> Self:
+        if (self.synthetic is None) == (self.generator is None):
+            raise ValueError("give either synthetic, the released records, or generator, package.module:factory")
+        if (self.generator is None) != (self.samples is None):
+            raise ValueError("generator and samples, how many to draw from it, belong together: give both or neither")
+        return self
+
+    def build(self, plan: Plan, setting: Setting) -> Subject:
+        """Read released records, or draw them from their generator, and read those that they were made from.
+
+        Its members are the records behind the release; see `TargetPlan.build`.
+        """
+        synthetic, sides = self._read(plan, setting)
+        classes = max(sides.classes, synthetic.classes)
+        given = mixed(sides, classes=classes)
+        target = release(replace(synthetic, classes=classes), given.candidates, population=given.population)
+        return Subject(
+            target=target,
+            split=given.split,
+            defense=NoDefense(),
+            scheme="not stated",
+            claimed=stated_claim(plan),
+            proved=None,
+            store=setting.workplace.store(),
+            description=Description(
+                called=f"{len(synthetic):,} released records, no model",
+                on_trust=(
+                    _MADE_OF,
+                    OnTrust("That these are the records that are released."),
+                    *population_on_trust(target, compared=True),
+                    *claim_on_trust(plan),
+                ),
+                tested_sides=frozenset({SIDES}),
+            ),
+            control_reason="nothing is known of how the records were made, so no unprotected release could be made "
+            "alike",
+        )
+
+    def _read(self, plan: Plan, setting: Setting) -> tuple[Records, Sides]:
+        """Return the released records, and those that they were made from with others like them."""
+        sample = None
+        if self.generator is not None:
+            sample = resolve_generator(self.generator, allow_code=setting.allow_code)
+        sides = load_sides(self.members, self.nonmembers, self.population, setting)
+        if sample is None:
+            assert self.synthetic is not None
+            return load_source(self.synthetic, setting, like=sides.members), sides
         seed = derive(0, "samples of a generator", plan.subject_digest) % 2**31
-        synthetic, labelled = draw_samples(sample, like=members, count=entry.samples or 0, seed=seed)
-        if not labelled:
-            members, nonmembers = unlabelled(members), unlabelled(nonmembers)
-            outside = None if outside is None else unlabelled(outside)
-    else:
-        assert entry.synthetic is not None
-        synthetic = load_source(entry.synthetic, setting, like=members)
-    classes = max(part.classes for part in (members, nonmembers, synthetic, outside) if part is not None)
-    check_records(members, nonmembers, classes=classes, shape=members.shape)
-    both = joined(members, nonmembers, classes)
-    if outside is not None:
-        refuse_overlap(outside, both)
-        outside = replace(outside, classes=classes)
-    order = stream(0, "order", both.digest).permutation(len(both))
-    candidates, included = both.take(order), order < len(members)
-    return Subject(
-        target=release(replace(synthetic, classes=classes), candidates, population=outside),
-        split=Split(
-            canary=np.arange(len(candidates)),
-            included=included,
-            population=len(candidates) + np.arange(0 if outside is None else len(outside)),
-            inclusion=Inclusion.FIXED,
-            probability=len(members) / len(both),
-        ),
-        defense=NoDefense(),
-        scheme="not stated",
-        claimed=stated_claim(plan),
-        proved=None,
-        store=setting.workplace.store(),
-        control_reason="nothing is known of how the records were made, so no unprotected release could be made alike",
-    )
+        synthetic, labelled = draw_samples(sample, like=sides.members, count=self.samples or 0, seed=seed)
+        if labelled:
+            return synthetic, sides
+        outside = None if sides.population is None else unlabelled(sides.population)
+        return synthetic, Sides(unlabelled(sides.members), unlabelled(sides.nonmembers), outside)
+
+
+_MADE_OF = OnTrust(
+    "That the release was made from the declared members, all of them, and from no declared non-member.",
+    about_sides=True,
+)
 
 
 def release(synthetic: Records, candidates: Records, *, population: Records | None) -> Target:
     """Return released records as a target: they are disclosed, nothing else is."""
     return Target(
-        model=NoModel().eval(),
+        model=None,
         candidates=candidates,
         digest=hashlib.sha256(f"released {synthetic.digest}".encode()).hexdigest(),
         population=population,

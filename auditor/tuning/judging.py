@@ -135,39 +135,7 @@ def judge_setting(
         The look, still without accuracies, reports and times.
     """
     probes = [_judged(one, figures[one], sighted, level=level) for one in asked]
-    carried = [probe for probe, one in zip(probes, asked, strict=True) if probe.counts and not one.faint]
-    counting = [probe for probe in probes if probe.counts]
-    settled = [one for probe, one in zip(probes, asked, strict=True) if probe.counts]
-    open_ones = [
-        probe
-        for probe, one in zip(probes, asked, strict=True)
-        if not any(other.stands_in_for(one) for other in settled)
-    ]
-    faint = facts.epsilon is not None and facts.epsilon <= FAINT_BELOW and not carried
-    bound = max(counting, key=_beyond, default=None)
-    verdict, sentence = Status.WITHIN, "Every limit is kept."
-    if not counting:
-        verdict, sentence = Status.INCONCLUSIVE, "No probe could be judged here."
-    elif any(probe.status is Status.LEAKS for probe in counting):
-        verdict = Status.LEAKS
-    elif any(probe.status is Status.INCONCLUSIVE for probe in counting):
-        verdict = Status.INCONCLUSIVE
-    elif open_ones:
-        verdict, bound = Status.INCONCLUSIVE, None
-        sentence = f"Nothing settles the limit of {open_ones[0].limit:g} here. {open_ones[0].sentence}"
-    elif faint:
-        verdict = Status.INCONCLUSIVE
-        sentence = (
-            f"Only generators were asked, whose silence says nothing at an epsilon of {facts.epsilon:.3g}: give a "
-            "membership attack a limit, or gradient canaries ([white_box], and epsilon under [tune])."
-        )
-    deciding = next((probe for probe in counting if probe.status is verdict and verdict is not Status.WITHIN), None)
-    if deciding is not None:
-        bound, sentence = deciding, deciding.sentence
-    if facts.failed is not None:
-        verdict, sentence, bound = Status.ERROR, facts.failed, None
-    elif facts.contradicted is not None:
-        verdict, sentence, bound = Status.VIOLATED, facts.contradicted, None
+    verdict, sentence, bound = _verdict(asked, probes, facts)
     return Look(
         stage=stage,
         value=value,
@@ -179,6 +147,41 @@ def judge_setting(
         bound_limit=None if bound is None else bound.limit,
         epsilon=facts.epsilon,
     )
+
+
+def _verdict(asked: Sequence[Asked], probes: Sequence[Probe], facts: Facts) -> tuple[Status, str, Probe | None]:
+    """Return the verdict on a setting, its sentence, and the probe that decides it or comes nearest to its limit."""
+    if facts.failed is not None:
+        return Status.ERROR, facts.failed, None
+    if facts.contradicted is not None:
+        return Status.VIOLATED, facts.contradicted, None
+    counting = [probe for probe in probes if probe.counts]
+    bound = max(counting, key=_beyond, default=None)
+    if not counting:
+        return Status.INCONCLUSIVE, "No probe could be judged here.", bound
+    for status in (Status.LEAKS, Status.INCONCLUSIVE):
+        deciding = next((probe for probe in counting if probe.status is status), None)
+        if deciding is not None:
+            return status, deciding.sentence, deciding
+    return _without_gaps(asked, probes, facts, bound)
+
+
+def _without_gaps(
+    asked: Sequence[Asked], probes: Sequence[Probe], facts: Facts, bound: Probe | None
+) -> tuple[Status, str, Probe | None]:
+    """Return WITHIN, unless a limit has no probe that counts, or none of those that count can be silent credibly."""
+    settled = [one for probe, one in zip(probes, asked, strict=True) if probe.counts]
+    for probe, one in zip(probes, asked, strict=True):
+        if not any(other.stands_in_for(one) for other in settled):
+            sentence = f"Nothing settles the limit of {probe.limit:g} here. {probe.sentence}"
+            return Status.INCONCLUSIVE, sentence, None
+    if facts.epsilon is not None and facts.epsilon <= FAINT_BELOW and all(one.faint for one in settled):
+        sentence = (
+            f"Only generators were asked, whose silence says nothing at an epsilon of {facts.epsilon:.3g}: give a "
+            "membership attack a limit, or gradient canaries ([white_box], and epsilon under [tune])."
+        )
+        return Status.INCONCLUSIVE, sentence, bound
+    return Status.WITHIN, "Every limit is kept.", bound
 
 
 def _judged(

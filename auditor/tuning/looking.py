@@ -215,9 +215,8 @@ class Eyes:
             update={"scheme": None, "control": Control(enabled=False), "attacks": (), "limits": (), "gradients": None}
             | {"generator": None, "white_box": None, "prior_aware": None}
         )
-        assert plan.data is not None
         try:
-            subject = trained_subject(plan, plan.data, replace(self.setting, draw=Draw("without protection")))
+            subject = trained_subject(plan, replace(self.setting, draw=Draw("without protection")))
         except TrainingError:
             return self.unprotected
         own = accuracy(subject.questions[0], self.setting, plan.confidence)

@@ -132,60 +132,53 @@ def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level
         level: Of the two-sided interval.
         models: At each setting.
     """
-
-    def said(estimate: Estimate, *, sees: bool, sentence: str, planted: int | None = None) -> Sight:
-        return Sight(
-            attack=one.attack, title=one.title, measure=one.measure, limit=one.limit, control=estimate,
-            planted=planted, sees=sees, sentence=f"{one.title}: {sentence}",
-        )  # fmt: skip
-
     if control is None or found is None or found.value is None:
         why = "the attack did not run on the control" if found is None else f"there is no figure ({found.reason})"
-        return said(found or Estimate(method="", reason=why), sees=False, sentence=f"{why}.")
-    words = limited_measure(one.measure).short
-    if one.baseline is not None and (found.low is None or found.low <= one.baseline):
-        return said(
-            found,
-            sees=False,
-            sentence=f"without protection its {words} is {found.value:.4g}, not surely above the {one.baseline:g} of "
-            f"guessing. {_remedy(one, control, found, level)}",
-        )
-    if one.baseline is None and (found.low is None or found.low <= one.limit):
-        return said(
-            found,
-            sees=False,
-            sentence=f"without protection its {words} is {found.value:.4g}, not surely above the limit {one.limit:g}, "
-            "and what guessing reaches is not known, so a figure within the limit shows nothing.",
-        )
-    if found.value <= one.limit:
-        return said(
-            found,
-            sees=False,
-            sentence=f"even without protection its {words} is {found.value:.4g}, within the limit of {one.limit:g}, so "
-            "that it finds no more than that says nothing: set a lower limit, train the control longer, or take a "
-            "stronger attack.",
-        )
+        return _said(one, found or Estimate(method="", reason=why), f"{why}.", sees=False)
+    blind = _blind(one, control, found, level=level)
+    if blind is not None:
+        return _said(one, found, blind, sees=False)
     beyond = "above the limit and surely above guessing" if one.baseline is not None else "surely above the limit"
-    seen = f"without protection its {words} is {found.value:.4g}, {beyond}"
+    seen = f"{_without_protection(one, found)}, {beyond}"
     if one.measure in _AVERAGED or control.ranking is None:
-        return said(found, sees=True, sentence=f"{seen}.")
+        return _said(one, found, f"{seen}.", sees=True)
     scores, included, _ = control.by_unit
     planted = _seen_of_planted(one, scores, included, found.value, level=level, models=models)
+    told = f"a planted leak of {one.limit:.4g} was told from none in"
     if planted < SURELY:
         more = _records_needed(one, scores, included, found.value, level=level)
-        return said(
-            found,
-            sees=False,
-            planted=planted,
-            sentence=f"{seen}, but a planted leak of {one.limit:.4g} was told from none in only {planted} of "
-            f"{PLANTINGS} tries. {more}",
+        sentence = f"{seen}, but {told} only {planted} of {PLANTINGS} tries. {more}"
+        return _said(one, found, sentence, sees=False, planted=planted)
+    return _said(one, found, f"{seen}; {told} {planted} of {PLANTINGS} tries.", sees=True, planted=planted)
+
+
+def _said(one: Asked, control: Estimate, sentence: str, *, sees: bool, planted: int | None = None) -> Sight:
+    return Sight(
+        attack=one.attack, title=one.title, measure=one.measure, limit=one.limit, control=control,
+        planted=planted, sees=sees, sentence=f"{one.title}: {sentence}",
+    )  # fmt: skip
+
+
+def _without_protection(one: Asked, found: Estimate) -> str:
+    return f"without protection its {limited_measure(one.measure).short} is {found.value:.4g}"
+
+
+def _blind(one: Asked, control: Evidence, found: Estimate, *, level: float) -> str | None:
+    """Return why a figure on the control shows that the probe cannot see; None where it does not show that."""
+    if one.baseline is not None and (found.low is None or found.low <= one.baseline):
+        remedy = _remedy(one, control, found, level)
+        return f"{_without_protection(one, found)}, not surely above the {one.baseline:g} of guessing. {remedy}"
+    if one.baseline is None and (found.low is None or found.low <= one.limit):
+        return (
+            f"{_without_protection(one, found)}, not surely above the limit {one.limit:g}, and what guessing reaches "
+            "is not known, so a figure within the limit shows nothing."
         )
-    return said(
-        found,
-        sees=True,
-        planted=planted,
-        sentence=f"{seen}; a planted leak of {one.limit:.4g} was told from none in {planted} of {PLANTINGS} tries.",
-    )
+    if found.value is not None and found.value <= one.limit:
+        return (
+            f"even {_without_protection(one, found)}, within the limit of {one.limit:g}, so that it finds no more than "
+            "that says nothing: set a lower limit, train the control longer, or take a stronger attack."
+        )
+    return None
 
 
 def _guessing(one: Asked) -> float:

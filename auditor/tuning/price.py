@@ -8,6 +8,7 @@ import dp_accounting
 from attacks.reconstruction.dcgan import DcganTraining
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_defense
+from auditor.targets.trained_here import records_of
 from defenses.accounting import account
 from defenses.defense import History
 from defenses.guarantee import Unaccounted
@@ -16,9 +17,9 @@ from reports.records.tuning import Outcome, Tuning
 
 def event_of_generator(plan: Plan) -> Any | None:
     """Return what the training of a plan's [generator] does to the data, or None without one."""
-    if plan.generator is None or plan.data is None:
+    if plan.generator is None:
         return None
-    lots = DcganTraining(**plan.generator.model_dump(exclude={"samples"})).lots(round(0.5 * plan.data.pool))
+    lots = DcganTraining(**plan.generator.model_dump(exclude={"samples"})).lots(round(0.5 * records_of(plan).pool))
     return resolve_defense(plan).event(History(lots))
 
 

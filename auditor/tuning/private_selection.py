@@ -17,14 +17,13 @@ from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
 from auditor.context import Draw, Setting
 from auditor.plan.plan import Plan
-from auditor.plan.resolve import resolve_architecture, resolve_defense, resolve_recipe
+from auditor.plan.resolve import resolve_defense
 from auditor.subject import Subject
-from auditor.targets.trained_here import candidates_of, trained_subject
+from auditor.targets.trained_here import candidates_of, nominal_recipe, records_of, trained_subject
 from auditor.tuning.plan import PrivateScore, TunePlan
 from defenses.accounting import account
 from defenses.defense import History
 from defenses.engine.code_digest import digest_of_training
-from defenses.ensemble import module_logits
 from defenses.errors import PlanError
 from defenses.guarantee import Neighboring, Unaccounted
 from defenses.progress import Progress
@@ -54,13 +53,12 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
     asked = plan.tune.private_score
     assert asked is not None
     first = plans[settings[0]]
-    assert first.data is not None
     # What the tries depend on and no more: another title or limit must not draw them again, other records must.
-    pool, outside = candidates_of(first.data, setting)
+    pool, outside = candidates_of(records_of(first), setting)
     about = [first.subject_digest, plan.tune.knob, *settings, repr(asked), pool.digest, outside.digest]
     about += [digest_of_training(), torch.__version__, setting.place]
     content = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    draws = stream(setting.root(first, content), "private selection")
+    draws = stream(setting.root(first.seed, content), "private selection")
     tries = int(draws.geometric(1 / asked.tries))
     best: tuple[tuple[bool, int, float], Selection] | None = None
     for index in range(tries):
@@ -74,7 +72,7 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
         bare = plans[value].model_copy(
             update={"control": first.control.model_copy(update={"enabled": False}), "white_box": None}
         )
-        subject = trained_subject(bare, first.data, own)
+        subject = trained_subject(bare, own)
         assert subject.root is not None
         # A score at another amount of noise, or of another population, must not share this one's noise.
         noise = stream(subject.root, "score", repr(asked), outside.digest).normal(scale=asked.noise)
@@ -130,10 +128,9 @@ def check_selection(first: Plan, score: PrivateScore, outside: Records) -> None:
     Raises:
         PlanError: Says what is missing.
     """
-    assert first.data is not None
     if resolve_defense(first).neighboring is not Neighboring.ADD_REMOVE:
         raise PlanError("tune: private_selection counts members, which is priced for adding and removing a record only")
-    spread = 2 * score.noise / first.data.pool
+    spread = 2 * score.noise / records_of(first).pool
     if score.fpr + 2 * spread > score.maximum:
         raise PlanError(
             f"tune: noise of {score.noise:g} on the count moves the score by about {2 * spread:.3g}, more than lies "
@@ -148,13 +145,9 @@ def check_selection(first: Plan, score: PrivateScore, outside: Records) -> None:
 
 
 def _event(plan: Plan, setting: Setting) -> Any:
-    assert plan.training is not None
-    assert plan.data is not None
-    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
-    lots = resolve_recipe(plan.training, architecture, round(0.5 * plan.data.pool)).lots
-    return resolve_defense(plan).event(History(lots))
+    return resolve_defense(plan).event(History(nominal_recipe(plan, allow_code=setting.allow_code).lots))
 
 
 def _confidence(subject: Subject, records: Records, device: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    logits = torch.as_tensor(module_logits(subject.target.model, records.x, device=device), dtype=torch.float64)
+    logits = torch.as_tensor(subject.target.logits(records.x, device=device), dtype=torch.float64)
     return -F.cross_entropy(logits, torch.as_tensor(records.y), reduction="none").numpy()

@@ -4,6 +4,7 @@ import datetime
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -13,11 +14,11 @@ from attacks.protocol import Attack
 from auditor.context import Setting
 from auditor.files.paths import plan_without_paths
 from auditor.plan.plan import Plan
-from auditor.plan.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe, resolve_steps
+from auditor.plan.resolve import resolve_attacks, resolve_defense
 from auditor.plan.sections import WhiteBox
 from auditor.report_builder import device_name, versions
 from auditor.targets.gradient_updates import GRADIENTS, OTHERS
-from auditor.targets.trained_here import candidates_of
+from auditor.targets.trained_here import candidates_of, nominal_recipe, promised_steps, records_of
 from auditor.tuning.judging import STEPS, Asked
 from auditor.tuning.looking import BlindError, Eyes, asked_of
 from auditor.tuning.plan import TunePlan
@@ -71,17 +72,71 @@ def run_tuning(
             trained then.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    tune, job = plan.tune, _prepared(plan, setting)
+    tries = tune.private_score.tries if tune.private_score is not None else None
+    on_start(_announced(job.trainings, len(job.settings), job.most, tries))
+    eyes = Eyes(
+        {value: job.plans[value] for value in job.settings},
+        job.asked,
+        setting,
+        folder,
+        tune.replicates,
+        job.most,
+        minimum_accuracy=tune.minimum_accuracy,
+        on_look=on_look,
+    )
+    found, selection, blind = _searched(plan, job.plans, job.settings, eyes)
+    record = _record(plan, job, eyes, found, selection).model_copy(
+        update={
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": time.perf_counter() - clock,
+        }
+    )
+    if found.answer is not None and eyes.final is not None and job.first.seed is None:
+        write_private(folder / MODEL, safetensors.torch.save(_plain(eyes.final)))
+    return record.model_copy(
+        update={
+            "headline": headline(record, blind),
+            "remedies": remedies(record, blind),
+            "price": price_of_release(job.first, record, eyes.events),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A tuning that can come to an answer.
+
+    Attributes:
+        plans: Knob -> the audit plan of that setting.
+        first: The plan of the strongest noise.
+        pool: The candidates.
+        settings: Those whose proved epsilon is not above the ceiling, the strongest noise first.
+        asked: The limits.
+        most: Looks at most.
+        trainings: What is trained at most, by what it is for.
+    """
+
+    plans: dict[float, Plan]
+    first: Plan
+    pool: Records
+    settings: tuple[float, ...]
+    asked: list[Asked]
+    most: int
+    trainings: dict[str, int]
+
+
+def _prepared(plan: TunePlan, setting: Setting) -> _Prepared:
+    """Refuse a tuning that does not fit, or could not come to an answer, before anything is trained."""
     tune = plan.tune
     plans = {value: _with_eyes(plan.at(value), setting) for value in plan.settings}
     first = plans[plan.settings[0]]
     attacks = [attack for attack, _ in resolve_attacks(first)]
-    check_limits(first, attacks)
-    assert first.data is not None
-    pool, outside = candidates_of(first.data, setting)
+    check_limits(first.terms, attacks)
+    pool, outside = candidates_of(records_of(first), setting)
     if tune.private_score is not None:
         check_selection(first, tune.private_score, outside)
-    proved = {value: _proved(one, pool, setting) for value, one in plans.items()}
-    settings = _under_ceiling(plan, proved)
+    settings = _under_ceiling(plan, {value: _proved(one, setting) for value, one in plans.items()})
     asked = asked_of(first, attacks, epsilon=tune.epsilon)
     if not asked:
         raise PlanError("limits: none of them holds for an attack of this plan, so there is nothing to tune by")
@@ -91,34 +146,27 @@ def run_tuning(
     if tune.epsilon is not None:
         _check_steps(plans[settings[0]], tune.epsilon, setting, error=error)
     trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates)
-    tries = tune.private_score.tries if tune.private_score is not None else None
-    on_start(_announced(trainings, len(settings), most, tries))
-    eyes = Eyes(
-        {value: plans[value] for value in settings},
-        asked,
-        setting,
-        folder,
-        tune.replicates,
-        most,
-        minimum_accuracy=tune.minimum_accuracy,
-        on_look=on_look,
-    )
-    found, selection, blind = _searched(plan, plans, settings, eyes)
+    return _Prepared(plans, first, pool, settings, asked, most, trainings)
+
+
+def _record(plan: TunePlan, job: _Prepared, eyes: Eyes, found: Found, selection: Selection | None) -> Tuning:
+    """Write down what was found, but for the words, the price and the times."""
+    tune, first = plan.tune, job.first
     assert first.model is not None
-    record = Tuning(
+    return Tuning(
         title=plan.title,
-        data=pool.name,
+        data=job.pool.name,
         model=first.model.architecture,
-        pool=len(pool),
+        pool=len(job.pool),
         scheme=resolve_defense(first).title,
         knob=tune.knob,
-        settings=list(settings),
-        above_ceiling=[value for value in plan.settings if value not in settings],
+        settings=list(job.settings),
+        above_ceiling=[value for value in plan.settings if value not in job.settings],
         mode=tune.mode,
         about=tune.about,
         models=tune.replicates,
         confidence=first.confidence,
-        looks_at_most=most,
+        looks_at_most=job.most,
         epsilon_ceiling=tune.epsilon_ceiling,
         minimum_accuracy=tune.minimum_accuracy,
         accuracy_unprotected=eyes.unprotected,
@@ -128,22 +176,11 @@ def run_tuning(
         outcome=found.outcome,
         answer=found.answer,
         headline="",
-        trainings=trainings,
+        trainings=job.trainings,
         plan=plan_without_paths(plan.content),
         plan_digest=plan.digest,
-        device=device_name(setting.place),
+        device=device_name(eyes.setting.place),
         versions=versions(),
-        started=started.isoformat(timespec="seconds"),
-        seconds=time.perf_counter() - clock,
-    )
-    if found.answer is not None and eyes.final is not None and first.seed is None:
-        write_private(folder / MODEL, safetensors.torch.save(_plain(eyes.final)))
-    return record.model_copy(
-        update={
-            "headline": headline(record, blind),
-            "remedies": remedies(record, blind),
-            "price": price_of_release(first, record, eyes.events),
-        }
     )
 
 
@@ -172,16 +209,15 @@ def _plain(model: nn.Module) -> dict[str, Tensor]:
 
 def _with_eyes(plan: Plan, setting: Setting) -> Plan:
     """Return a plan that lists no attacks with gradient canaries beside the usual ones, where steps can be tested."""
-    if plan.attacks or plan.white_box is not None or resolve_steps(plan, allow_code=setting.allow_code) is None:
+    if plan.attacks or plan.white_box is not None or promised_steps(plan, allow_code=setting.allow_code) is None:
         return plan
     return plan.model_copy(update={"white_box": WhiteBox()})
 
 
-def _proved(plan: Plan, pool: Records, setting: Setting) -> float | None:
+def _proved(plan: Plan, setting: Setting) -> float | None:
     """Return what will be proved of a run at one setting, or None if nothing will be, or only the run will tell."""
     assert plan.training is not None
-    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
-    recipe = resolve_recipe(plan.training, architecture, round(0.5 * len(pool)))
+    recipe = nominal_recipe(plan, allow_code=setting.allow_code)
     try:
         found = price(resolve_defense(plan), History(recipe.lots), delta=plan.judged_delta)
     except KeyError:  # a fact of the preparation, or a state that only the run knows
@@ -237,16 +273,12 @@ def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, leve
 
 
 def _check_steps(plan: Plan, limit: float, setting: Setting, *, error: float) -> None:
-    promise, watch = resolve_steps(plan, allow_code=setting.allow_code), plan.white_box
-    assert plan.training is not None
-    assert plan.data is not None
+    promise, watch = promised_steps(plan, allow_code=setting.allow_code), plan.white_box
     if promise is None or watch is None:
         return  # the audit says so
-    recipe = resolve_recipe(
-        plan.training, resolve_architecture(plan, allow_code=setting.allow_code), round(0.5 * plan.data.pool)
-    )
-    each = recipe.lots.steps_per_epoch
-    steps = min(recipe.lots.epochs, -(-watch.steps // each)) * each
+    lots = nominal_recipe(plan, allow_code=setting.allow_code).lots
+    each = lots.steps_per_epoch
+    steps = min(lots.epochs, -(-watch.steps // each)) * each
     # The claims of an audit share half of its error, and [white_box] is one of two.
     check_steps_resolvable(limit, promise, watch.canaries * steps, error=error / 4, delta=plan.judged_delta)
 

@@ -36,18 +36,8 @@ def headline(record: Tuning, blind: str | None) -> str:
             return f"{said}." if failed is None else f"{said}. {knob} {failed.value:g} does not pass: {_why(failed)}."
         case Outcome.NONE:
             return f"No setting passes, not even the strongest noise, {knob} {walked[-1].value:g}: {_why(walked[-1])}."
-        case Outcome.UNDECIDED if final is not None:
-            return (
-                f"{knob} {final.value:g} keeps every limit, but whether its accuracy is at least "
-                f"{record.minimum_accuracy:g} is undecided: {_accuracy(final)}."
-            )
-        case Outcome.UNDECIDED if selection is not None:
-            return (
-                f"No setting was chosen: the best of the tries, at {knob} {selection.value:g}, has a noisy score of "
-                f"{selection.score:.3g}, above its limit of {selection.limit:g}."
-            )
         case Outcome.UNDECIDED:
-            return f"No setting surely passes; {knob} {walked[-1].value:g} is undecided: {_why(walked[-1])}."
+            return _undecided(record)
         case Outcome.UNCONFIRMED:
             assert final is not None
             before = "The walk ended at" if selection is None else "The private selection chose"
@@ -64,6 +54,22 @@ def headline(record: Tuning, blind: str | None) -> str:
         case Outcome.FAILED:
             return f"There is no answer: {record.looks[-1].sentence}"
     raise AssertionError(record.outcome)
+
+
+def _undecided(record: Tuning) -> str:
+    knob, final, selection = record.knob, record.final, record.selection
+    if final is not None:
+        return (
+            f"{knob} {final.value:g} keeps every limit, but whether its accuracy is at least "
+            f"{record.minimum_accuracy:g} is undecided: {_accuracy(final)}."
+        )
+    if selection is not None:
+        return (
+            f"No setting was chosen: the best of the tries, at {knob} {selection.value:g}, has a noisy score of "
+            f"{selection.score:.3g}, above its limit of {selection.limit:g}."
+        )
+    last = record.walked[-1]
+    return f"No setting surely passes; {knob} {last.value:g} is undecided: {_why(last)}."
 
 
 def remedies(record: Tuning, blind: str | None) -> list[str]:

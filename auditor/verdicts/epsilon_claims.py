@@ -10,7 +10,7 @@ import numpy.typing as npt
 from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.one_run import OneRunAudit, one_run_from_scores
 from auditor.evidence.run_attack import Evidence
-from auditor.plan.plan import Plan
+from auditor.plan.terms import Terms
 from auditor.subject import Subject
 from auditor.verdicts.judge import judge_claim
 from auditor.white_box.prior_aware import PriorAware
@@ -36,12 +36,12 @@ class Shown:
     reason: str | None = None
 
 
-def confidence_of_claims(plan: Plan) -> float:
+def confidence_of_claims(plan: Terms) -> float:
     """Return the confidence of each bound on epsilon, such that all claims together get half of the error."""
     return 1 - (1 - plan.confidence) / (2 * (1 + (plan.white_box is not None) + (plan.prior_aware is not None)))
 
 
-def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Plan) -> Shown:
+def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Terms) -> Shown:
     """Return the best one-run bound over the attacks that ran, corrected for having the choice.
 
     Where each coin chose one of a pair, the pair is the trial: which of the two scores is higher is the guess, and the
@@ -111,7 +111,7 @@ def _sight(found: Measures, control: Measures) -> tuple[bool, str]:
     return False, "no attack surely beats guessing, here or on a model known to leak"
 
 
-def judge_claims(shown: Shown, subject: Subject, plan: Plan, found: Measures, control: Measures) -> list[Finding]:
+def judge_claims(shown: Shown, subject: Subject, plan: Terms, found: Measures, control: Measures) -> list[Finding]:
     """Judge what is promised; an attack that finds nothing even on a leaky model cannot call a promise consistent."""
     findings = []
     sighted, sight = _sight(found, control)

@@ -12,8 +12,8 @@ from dataclasses import replace
 from attacks.protocol import Attack
 from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.run_attack import Evidence
-from auditor.plan.plan import Plan
 from auditor.plan.sections import DEFAULT_LIMIT, Limit
+from auditor.plan.terms import Terms
 from auditor.subject import Subject
 from auditor.verdicts.epsilon_claims import (
     CLAIM,
@@ -36,7 +36,7 @@ from reports.records.report import AttackStatus, Estimate, Finding, Status
 LEAK, FAILED, LEFT_OUT = "PA010", "PA090", "PA091"
 
 
-def level_of_intervals(plan: Plan, attacks: Sequence[Attack]) -> float:
+def level_of_intervals(plan: Terms, attacks: Sequence[Attack]) -> float:
     """Return the level of each interval such that all that are judged hold together at the plan's confidence."""
     judged = sum(1 for limit in plan.limits for attack in attacks if applies(limit, attack))
     return 1 - (1 - plan.confidence) / max(judged, len(attacks), 1)
@@ -47,7 +47,7 @@ def applies(limit: Limit, attack: Attack) -> bool:
     return limit.attack in (None, attack.name) and kind_of(attack.claims).name in measure(limit.measure).claims
 
 
-def check_limits(plan: Plan, attacks: Sequence[Attack]) -> None:
+def check_limits(plan: Terms, attacks: Sequence[Attack]) -> None:
     """Refuse a limit that names no known measure, no attack of the plan, or a value that the measure cannot have."""
     for entry in plan.limits:
         try:
@@ -73,7 +73,7 @@ def judge_all(
     control: Measures,
     shown: Shown,
     subject: Subject,
-    plan: Plan,
+    plan: Terms,
     implied: StepAudit | None = None,
     rebuilt: PriorAware | None = None,
 ) -> list[Finding]:
@@ -177,7 +177,7 @@ def _leak(
     found: Mapping[str, Estimate],
     control: Mapping[str, Estimate],
     subject: Subject,
-    plan: Plan,
+    plan: Terms,
 ) -> Finding:
     estimate, other = found[chosen.measure], control.get(chosen.measure)
     judged = judge_leak(

@@ -10,15 +10,13 @@ import numpy as np
 from attacks.membership.signals import logit_confidence
 from attacks.recorded_models import RecordedShadows
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability, Target, closure
+from attacks.threat_model import Capability, Target
 from auditor.context import Setting
 from auditor.datasets.two_sides import Crossing, blind_baseline, crossing, nearest_neighbours, reduced
 from auditor.evidence.run_attack import Evidence
-from auditor.plan.plan import Plan
 from auditor.subject import Subject
 from auditor.verdicts.epsilon_claims import MORE
 from auditor.verdicts.holdout import FEWEST_SHADOWS, POWER, HoldoutFit, SideFit, fit_of_sides
-from defenses.ensemble import module_logits
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray, Records
 from reports.records.grounds import HOLDOUT, SIDES
@@ -32,26 +30,22 @@ _FEWEST_PER_SIDE = 10
 _CANNOT_PASS = "While that is so, no figure of this audit can pass."
 
 
-def judge_grounds(subject: Subject, plan: Plan, setting: Setting, evidence: Sequence[Evidence]) -> list[Finding]:
+def judge_grounds(subject: Subject, setting: Setting, evidence: Sequence[Evidence]) -> list[Finding]:
     """Test what an owner says about who was a member, as far as data and shadow models can.
 
     Args:
         subject: What was audited, with the declared truth.
-        plan: What was asked.
         setting: Where it runs.
         evidence: What came of each attack; shadow models are asked only if an attack had them trained.
 
     Returns:
-        One finding on the holdout and one on the two sides, as far as the plan takes either on trust. One that raises
-        no doubt, or could not be tested, decides nothing.
+        One finding on the holdout and one on the two sides, as far as the kind of target takes either on trust. One
+        that raises no doubt, or could not be tested, decides nothing.
     """
-    if plan.data is not None:
-        return []  # the audit drew the members itself
     findings = []
-    if Capability.LOGITS in closure(subject.target.access):
+    if HOLDOUT in subject.description.tested_sides and subject.target.can(Capability.LOGITS):
         findings.append(_holdout(subject, setting, evidence))
-    sealed = plan.checkpoint is not None and plan.checkpoint.canaries is not None
-    if not sealed and plan.scores is None:  # sealed coins are the audit's own; recorded scores come without records
+    if SIDES in subject.description.tested_sides:
         findings.append(_sides(subject.target.candidates, subject.split.included))
     return findings
 
@@ -86,7 +80,7 @@ def _shadows_at_hand(target: Target, evidence: Sequence[Evidence]) -> int:
 def _fit(subject: Subject, setting: Setting, count: int) -> HoldoutFit:
     target, y = subject.target, subject.target.candidates.y
     assert target.shadows is not None
-    said = module_logits(target.model, target.candidates.x, device=setting.place)
+    said = target.logits(target.candidates.x, device=setting.place)
     return fit_of_sides(
         logit_confidence(said, y),
         subject.split.included,

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 
 from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.run_attack import Evidence
-from auditor.plan.plan import Plan
 from auditor.subject import Subject
 from reports.records.report import AttackStatus
 
 
-def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
+def blind_spots(subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
     """Say what an audit does not show.
 
     Args:
-        plan: What was asked.
         subject: What was audited.
         evidence: What came of each attack.
 
@@ -25,11 +23,7 @@ def blind_spots(plan: Plan, subject: Subject, evidence: Sequence[Evidence]) -> l
         "Intervals hold for this one model; another run of the same training may leak more or less.",
         f"It measures {_measured(evidence)}, nothing else.",
     ]
-    if plan.checkpoint is not None and plan.checkpoint.canaries is not None:
-        found.append(
-            "The candidates are planted canaries, made to be remembered: what is found of them bounds epsilon, and is "
-            "no figure for ordinary records."
-        )
+    found += subject.description.limitations
     candidates = subject.target.candidates
     copies = len(candidates) - len(set(candidates.row_digests()))
     if copies:

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
+from torch import nn
 
 from attacks.shadows import ShadowSource
 from auditor.context import Setting
-from auditor.plan.plan import Plan
+from auditor.plan.terms import Terms
 from auditor.subject import Subject
 from auditor.white_box.gradient_canaries import Directions
 from auditor.white_box.prior_aware import THRESHOLD_MOVES, PriorAware, audit_reconstruction
@@ -29,7 +30,7 @@ def step_claim(job: Job) -> StepClaim:
         raise PlanError(f"white_box: {error}") from error
 
 
-def check_watches(plan: Plan, job: Job) -> None:
+def check_watches(plan: Terms, job: Job) -> None:
     """Refuse what a plan asks of the steps and cannot get.
 
     Raises:
@@ -39,7 +40,7 @@ def check_watches(plan: Plan, job: Job) -> None:
         raise PlanError(f"prior_aware: {THRESHOLD_MOVES.format(job.defense.name)}")
 
 
-def try_reconstruction(plan: Plan, subject: Subject, setting: Setting, *, confidence: float) -> PriorAware | None:
+def try_reconstruction(plan: Terms, subject: Subject, setting: Setting, *, confidence: float) -> PriorAware | None:
     """Name the added one of several records from the steps of runs of the same recipe; None if the plan does not ask.
 
     Args:
@@ -70,7 +71,7 @@ def try_reconstruction(plan: Plan, subject: Subject, setting: Setting, *, confid
         raise PlanError(f"prior_aware: {error}") from error
 
 
-def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence: float) -> StepAudit | None:
+def imply_epsilon(plan: Terms, subject: Subject, setting: Setting, *, confidence: float) -> StepAudit | None:
     """Watch some steps of one more run, and price the whole recipe by what they show; None if the plan does not ask.
 
     The run has the network, data, lots, clipping and noise of the target's, and at least as many steps as the plan
@@ -93,10 +94,10 @@ def imply_epsilon(plan: Plan, subject: Subject, setting: Setting, *, confidence:
     scheme = job.defense.fixed(lots)
     rule = job.defense.gradient(lots)
     assert rule is not None  # or there would be no claim about its steps
+    assert isinstance(subject.target.model, nn.Module)  # it was trained here
     sizes = {name: parameter.numel() for name, parameter in subject.target.model.named_parameters()}
-    numbers = np.bincount(
-        rule.groups(list(sizes)), weights=list(sizes.values())
-    )  # each canary wants one of every group
+    # Each canary wants one of every group.
+    numbers = np.bincount(rule.groups(list(sizes)), weights=list(sizes.values()))
     return audit_steps(
         replace(job, recipe=recipe, defense=scheme),
         seed=derive(0, "white box", plan.subject_digest, job.records.digest, *setting.names),

@@ -95,9 +95,31 @@ def audit_reconstruction(
     they sum inner products.
     """
     claim = claim or claim_of(job)
+    fixed = job.recipe.lots.expected_members - 1
+    _check_trials(job, claim, fixed, candidates=candidates, trials=trials)
+    order = stream(seed, "candidates").permutation(len(job.records))
+    chosen, always = order[:candidates], order[candidates : candidates + fixed]
+    secrets = stream(seed, "secrets").integers(0, candidates, trials)
+    included = _included(len(job.records), always, chosen[secrets])
+    models = [derive(seed, "model", trial) for trial in range(trials)]
+    known = dict(zip(models, zip(included, chosen[secrets], strict=True), strict=True))
+    adversary = _Adversary(job, chosen, known, claim, device)
+    train(job, included, models, device=device, probe=adversary, on_progress=on_progress)
+    named = np.array([adversary.scores[model].argmax() for model in models])
+    right = int((named == secrets).sum())
+    q, sigma, steps = claim.sampling_probability, claim.noise_multiplier, job.recipe.lots.steps
+    return PriorAware(
+        success=one_sided(right, trials, confidence=confidence),
+        bound=rero_bound(1 / candidates, sampling_probability=q, noise_multiplier=sigma, steps=steps),
+        candidates=candidates,
+        least_shown=one_sided(trials, trials, confidence=confidence).low or 0.0,
+        assumptions=(CANARIES_ARE_GRADIENTS,),
+    )
+
+
+def _check_trials(job: Job, claim: StepClaim, fixed: int, *, candidates: int, trials: int) -> None:
     if claim.moves:
         raise ValueError(THRESHOLD_MOVES.format(job.defense.name))
-    fixed = job.recipe.lots.expected_members - 1
     if candidates < 2 or trials < 1:
         raise ValueError(f"candidates is {candidates}, trials {trials}; give at least 2, and at least 1")
     if len(job.records) < fixed + candidates:
@@ -105,31 +127,14 @@ def audit_reconstruction(
             f"there are {len(job.records)} records; {fixed} that are always in and {candidates} candidates need "
             f"{fixed + candidates}"
         )
-    order = stream(seed, "candidates").permutation(len(job.records))
-    chosen, always = order[:candidates], order[candidates : candidates + fixed]
-    secrets = stream(seed, "secrets").integers(0, candidates, trials)
-    included = np.zeros((trials, len(job.records)), dtype=np.bool_)
+
+
+def _included(records: int, always: IntArray, added: IntArray) -> BoolArray:
+    """Return who is in each model (trials, records): those that always are, and one added record (trials,)."""
+    included = np.zeros((len(added), records), dtype=np.bool_)
     included[:, always] = True
-    included[np.arange(trials), chosen[secrets]] = True
-    models = [derive(seed, "model", trial) for trial in range(trials)]
-    adversary = _Adversary(
-        job, chosen, dict(zip(models, zip(included, chosen[secrets], strict=True), strict=True)), claim, device
-    )
-    train(job, included, models, device=device, probe=adversary, on_progress=on_progress)
-    named = np.array([adversary.scores[model].argmax() for model in models])
-    right = int((named == secrets).sum())
-    return PriorAware(
-        success=one_sided(right, trials, confidence=confidence),
-        bound=rero_bound(
-            1 / candidates,
-            sampling_probability=claim.sampling_probability,
-            noise_multiplier=claim.noise_multiplier,
-            steps=job.recipe.lots.steps,
-        ),
-        candidates=candidates,
-        least_shown=one_sided(trials, trials, confidence=confidence).low or 0.0,
-        assumptions=(CANARIES_ARE_GRADIENTS,),
-    )
+    included[np.arange(len(added)), added] = True
+    return included
 
 
 def one_sided(right: int, trials: int, *, confidence: float) -> Estimate:

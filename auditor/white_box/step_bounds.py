@@ -186,23 +186,7 @@ def audit_observations(
 
     def bound(mu: float, most: float, method: str) -> EpsilonBound:
         lower, ceiling = price(mu), price(min(most, largest))
-        return EpsilonBound(
-            lower=lower,
-            delta=delta,
-            neighboring=Neighboring.ADD_REMOVE,
-            unit=Unit.RECORD,
-            confidence=confidence,
-            method=method,
-            kind=BoundKind.IMPLIED,
-            assumptions=(
-                "Sampling rate, number of steps and Poisson sampling are as claimed; only the rule of clipping and the "
-                "noise are seen.",
-                CANARIES_ARE_GRADIENTS,
-                "Noise is Gaussian, and independent between steps and between coordinates.",
-                "The adversary sees every step and knows all other records.",
-            ),
-            ceiling=max(lower, ceiling),
-        )
+        return _implied(lower, max(lower, ceiling), method, delta=delta, confidence=confidence)
 
     return StepAudit(
         gaussian=bound(by_guesses, most[0], "per-step GDP from guesses at 1/2, priced by the run's event"),
@@ -212,6 +196,26 @@ def audit_observations(
         trials=present.size,
         likely=price(min(mu, largest)),
         most=price(mu_most) if mu_most <= largest else math.inf,
+    )
+
+
+def _implied(lower: float, ceiling: float, method: str, *, delta: float, confidence: float) -> EpsilonBound:
+    return EpsilonBound(
+        lower=lower,
+        delta=delta,
+        neighboring=Neighboring.ADD_REMOVE,
+        unit=Unit.RECORD,
+        confidence=confidence,
+        method=method,
+        kind=BoundKind.IMPLIED,
+        assumptions=(
+            "Sampling rate, number of steps and Poisson sampling are as claimed; only the rule of clipping and the "
+            "noise are seen.",
+            CANARIES_ARE_GRADIENTS,
+            "Noise is Gaussian, and independent between steps and between coordinates.",
+            "The adversary sees every step and knows all other records.",
+        ),
+        ceiling=ceiling,
     )
 
 

@@ -65,8 +65,7 @@ class Release:
 
     def weights(self, plan: str = PLAN, **setting: object) -> torch.Tensor:
         parsed = parse_plan(plan)
-        assert parsed.data is not None
-        subject = trained_subject(parsed, parsed.data, self.setting(**setting))
+        subject = trained_subject(parsed, self.setting(**setting))
         return torch.cat([value.flatten() for value in subject.target.model.state_dict().values()])
 
     def setting(self, **changes: object) -> Setting:
@@ -112,8 +111,7 @@ def test_another_plan_of_the_training_has_another_root(change: tuple[str, str], 
 
 def root(release: Release, text: str) -> int | None:
     plan = parse_plan(text)
-    assert plan.data is not None
-    return trained_subject(plan, plan.data, release.setting()).root
+    return trained_subject(plan, release.setting()).root
 
 
 def test_what_only_judges_does_not_draw_anew(release: Release) -> None:
@@ -183,7 +181,9 @@ def test_the_secret_root_follows_the_key_of_the_model(
     included, seeds = np.ones((count, 40), dtype=np.bool_), list(range(count))
 
     def names(work: Job) -> tuple[tuple[str, ...], int]:
-        return _keys(work, included[:width], seeds[:width], "cpu"), setting.root(plan, _content(work, store, setting))
+        return _keys(work, included[:width], seeds[:width], "cpu"), setting.root(
+            plan.seed, _content(work, store, setting)
+        )
 
     key, secret = names(job())
     for name, change in CHANGES.items():
@@ -207,6 +207,6 @@ def test_the_stack_that_a_model_is_trained_in_is_part_of_its_root(
     for width in (1, 2, 8):
         monkeypatch.setattr("defenses.engine.store.choose_layout", lambda *given, wide=width: Layout(wide, 1, 1, False))
         store = ModelStore(tmp_path / f"models-{width}")
-        roots.append(setting.root(plan, _content(job(), store, setting)))
+        roots.append(setting.root(plan.seed, _content(job(), store, setting)))
     assert len(set(roots)) == 2
     assert roots[1] == roots[2]  # there are two models, so a wider stack is the same stack

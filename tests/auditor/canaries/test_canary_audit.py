@@ -23,7 +23,6 @@ from auditor.cli.main import app
 from auditor.context import Setting
 from auditor.plan.plan import load_plan, parse_plan
 from auditor.plan.sections import Source
-from auditor.targets.checkpoint import checkpoint_subject
 from auditor.workspace import Workplace
 from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
@@ -117,8 +116,7 @@ def test_a_model_that_never_saw_the_canaries_contradicts_nothing(folder: Path) -
 def test_shadow_models_train_on_the_data_beside_the_canaries(folder: Path) -> None:
     (folder / "plan.toml").write_text(PLAN + 'data = "planted"\n' + TRAINING)
     plan = load_plan(folder / "plan.toml")
-    assert plan.checkpoint is not None
-    subject = checkpoint_subject(plan, plan.checkpoint, Setting(Workplace(folder / "work"), device="cpu"))
+    subject = plan.target.build(plan, Setting(Workplace(folder / "work"), device="cpu"))
     target, shadows = subject.target, subject.target.shadows
     assert shadows is not None
     assert len(target.candidates) == 300

@@ -18,7 +18,7 @@ from auditor.canaries.sealed_coins import Sealed, data_digest
 from auditor.cli.main import app
 from auditor.context import Setting
 from auditor.datasets.sources import read_source
-from auditor.plan.sections import Checkpoint, Source
+from auditor.plan.sections import Source
 from auditor.targets.planted_candidates import planted_candidates
 from auditor.workspace import Workplace
 
@@ -101,9 +101,7 @@ def test_what_is_planted_is_the_data_and_the_canaries_whose_coin_says_so(form: s
     public = json.loads((tmp_path / "out" / "planted.json").read_text())
     assert data_digest(back) == found.digest == public["data_digest"]
     assert len(set(sealed.candidates.row_digests()) | set(original.row_digests())) == COUNT + len(original)
-    given = planted_candidates(
-        Checkpoint(path="model", canaries="s", data="out"), Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path)
-    )
+    given = planted_candidates("s", Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path), data="out")
     assert given.beside is not None
     assert sorted(given.beside.row_digests()) == sorted(rest)
     assert given.candidates.kind == original.kind

@@ -21,7 +21,6 @@ from auditor.datasets import load
 from auditor.datasets.pixels import read_idx
 from auditor.files.npz import read_npz
 from auditor.plan.plan import parse_plan
-from auditor.targets.recorded_scores import recorded_subject
 from auditor.workspace import Workplace
 from defenses.errors import DataError
 from defenses.records import Image, Records, Table
@@ -254,9 +253,8 @@ def scores(rows: int = 40) -> Arrays:
 
 def read_scores(path: Path) -> None:
     plan = parse_plan(PLAN.format(path.name))
-    assert plan.scores is not None
     with np.errstate(all="raise"):
-        recorded_subject(plan, plan.scores, Setting(Workplace(path.parent / "work"), path.parent, max_memory=BUDGET))
+        plan.target.build(plan, Setting(Workplace(path.parent / "work"), path.parent, max_memory=BUDGET))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from auditor.canaries.request import read_request
 from auditor.compare.plan import compare_plan
 from auditor.plan.plan import load_plan, parse_plan, parse_table
 from auditor.plan.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
+from auditor.targets.trained_here import TrainedHere
 from auditor.tuning.plan import tune_plan
 from auditor.verdicts.findings import check_limits
 from defenses.errors import PlanError
@@ -71,9 +72,9 @@ def audit(text: bytes) -> None:
     check_limits(plan, [attack for attack, _ in resolve_attacks(plan)])
     resolve_architecture(plan, allow_code=False)
     resolve_defense(plan)
-    if plan.training is not None and plan.data is not None:
+    if plan.training is not None and isinstance(plan.target, TrainedHere):
         architecture = resolve_architecture(plan, allow_code=False)
-        resolve_recipe(plan.training, architecture, round(plan.data.pool / 2), control=plan.control)
+        resolve_recipe(plan.training, architecture, round(plan.target.pool / 2), control=plan.control)
     assert len(plan.digest) == len(plan.subject_digest) == 64
     parse_toml(toml_text(plan.model_dump(mode="json")), what="the plan again", error=AssertionError)
 

@@ -14,7 +14,6 @@ from auditor.audit import run_audit
 from auditor.context import Setting
 from auditor.plan.plan import Plan, parse_plan
 from auditor.targets.generator_samples import draw_samples
-from auditor.targets.synthetic_data import released_subject
 from auditor.workspace import Workplace
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
@@ -99,8 +98,7 @@ def test_a_generator_of_strangers_is_not_flagged(setting: Setting) -> None:
 def test_samples_without_labels_are_compared_without_them(setting: Setting) -> None:
     def target(factory: Callable[..., Any]) -> Any:
         plan = plan_of(own(factory))
-        assert plan.released is not None
-        return released_subject(plan, plan.released, setting).target
+        return plan.target.build(plan, setting).target
 
     named, unnamed = target(copies), target(unnamed_copies)
     assert len(np.unique(named.candidates.y)) == len(np.unique(named.synthetic.y)) == CLASSES
@@ -113,8 +111,7 @@ def test_samples_without_labels_are_compared_without_them(setting: Setting) -> N
 def test_the_plan_says_which_samples_are_drawn(setting: Setting) -> None:
     def drawn(samples: int) -> np.ndarray:
         plan = plan_of(own(strangers), samples=samples)
-        assert plan.released is not None
-        synthetic = released_subject(plan, plan.released, setting).target.synthetic
+        synthetic = plan.target.build(plan, setting).target.synthetic
         assert synthetic is not None
         return synthetic.x
 

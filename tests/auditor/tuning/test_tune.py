@@ -257,7 +257,7 @@ def test_every_draw_has_coins_of_its_own(tmp_path: Path) -> None:
     roots = {
         root
         for draw in (None, Draw("walk 8.0", 2), Draw("walk 4.0", 2), Draw("final 8.0"))
-        for root in Setting(Workplace(tmp_path), draw=draw).roots(plan, "content")
+        for root in Setting(Workplace(tmp_path), draw=draw).roots(plan.seed, "content")
     }
     assert len(roots) == 6
     with pytest.raises(ValueError, match="index is 2"):
@@ -424,8 +424,7 @@ def test_the_private_score_moves_by_at_most_one_with_a_record(tmp_path: Path) ->
     given = content()
     given["data"] |= {"pool": 120, "population": 40}
     plan = tune_plan(given).at(8.0)
-    assert plan.data is not None
-    subject = trained_subject(plan, plan.data, Setting(Workplace(tmp_path), device="cpu"))
+    subject = trained_subject(plan, Setting(Workplace(tmp_path), device="cpu"))
     counts = [members_found(subject, 0.05, "cpu")]
     for member in np.flatnonzero(subject.split.included):
         without = subject.split.included.copy()

@@ -48,7 +48,7 @@ class Named(LossThreshold):
 def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDENT, epsilon: float = 2.0) -> Subject:
     m = len(included)
     records = Records(np.zeros((m, 1), np.float32), np.zeros(m, np.int64), 2, Table((), "y", ()))
-    split = Split(np.arange(m), included, np.empty(0, np.int64), inclusion)
+    split = Split(included, inclusion)
     return Subject(
         target=Target(torch.nn.Linear(1, 2), records, "d"),
         split=split,

@@ -63,9 +63,9 @@ def test_an_owners_records_are_swapped_together() -> None:
 def test_pairs_are_given_exactly_if_they_were_swapped() -> None:
     bits = np.array([True, False])
     with pytest.raises(ValueError, match="pairs are given exactly"):
-        Split(np.arange(2), bits, np.arange(0), Inclusion.SWAPPED)
+        Split(bits, Inclusion.SWAPPED)
     with pytest.raises(ValueError, match="pairs are given exactly"):
-        Split(np.arange(2), bits, np.arange(0), Inclusion.INDEPENDENT, pair=np.zeros(2, dtype=np.int64))
+        Split(bits, Inclusion.INDEPENDENT, pair=np.zeros(2, dtype=np.int64))
 
 
 PLAN = """
@@ -92,7 +92,7 @@ enabled = false
 
 def shown(scores: np.ndarray[Any, np.dtype[np.float64]], included: BoolArray, pair: IntArray, pool: Records) -> Shown:
     """Return what an attack with these scores shows."""
-    split = Split(np.arange(len(pool)), included, np.arange(0), Inclusion.SWAPPED, pair=pair)
+    split = Split(included, Inclusion.SWAPPED, pair=pair)
     target = Target(model=nn.Identity(), candidates=pool, digest="")
     subject = Subject(target, split, NoDefense(), "none", None, None, ModelStore("unused"))
     question, claim = Question(target, included), MembershipScores(scores)
