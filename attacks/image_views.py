@@ -3,16 +3,10 @@
 A model that was trained on mirrored and moved images remembers those too, and each of them is one more measurement.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 
 from defenses.errors import NotApplicableError
 from defenses.records import FloatArray, Image, Records
-
-if TYPE_CHECKING:
-    from attacks.threat_model import View
 
 # (mirrored, rows down, columns right): the image, its mirror image, then both moved by one pixel each way.
 VIEWS = tuple((mirrored, *moved) for moved in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)) for mirrored in (False, True))
@@ -43,12 +37,6 @@ def viewed(records: Records, queries: int) -> list[FloatArray]:
     if queries > 1 and not isinstance(records.kind, Image):
         raise NotApplicableError(f"queries is {queries}, but a row of a table has no views; leave it at 1")
     return [moved(records.x, *view) for view in VIEWS[:queries]]
-
-
-def said_by_target(view: "View", records: Records, queries: int) -> npt.NDArray[np.float64]:
-    """Return the target's logits on so many views of records, (queries, n, C); without the first axis for one."""
-    logits = [view.logits(x) for x in viewed(records, queries)]
-    return np.stack(logits) if queries > 1 else logits[0]
 
 
 def moved(x: FloatArray, mirrored: bool, down: int, right: int) -> FloatArray:

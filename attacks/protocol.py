@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from attacks.threat_model import ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 from defenses.records import BoolArray, FloatArray, IntArray
 

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from attacks.shadows import ShadowOutput
+from attacks.shadow_outputs import ShadowOutput
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 from defenses.records import BoolArray, FloatArray

@@ -8,13 +8,13 @@ gets the same shadows, and nobody can draw again until the answer pleases.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
 from attacks.image_views import viewed
+from attacks.shadow_outputs import ShadowOutput, ShadowOutputs
 from defenses.engine.layout import Layout
 from defenses.engine.store import ModelStore
 from defenses.engine.training import Job, resolve_device
@@ -24,46 +24,6 @@ from defenses.randomness import derive, stream
 from defenses.records import BoolArray, FloatArray, Records
 
 Float64Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ShadowOutput:
-    """What one shadow model says.
-
-    Attributes:
-        logits: (m, C) on the candidates; (q, m, C) if q > 1 views of each were asked about.
-        population: (z, C) or (q, z, C) on the population, which no shadow trained on; z = 0 without one.
-    """
-
-    logits: Float64Array
-    population: Float64Array
-
-
-@dataclass(frozen=True)
-class ShadowOutputs:
-    """What k shadow models say.
-
-    Attributes:
-        logits: (k, m, C) on the candidates.
-        included: (k, m) bool: which candidates each shadow trained on.
-        population: (k, z, C) on the population, which no shadow trained on; z = 0 without one.
-    """
-
-    logits: Float64Array
-    included: BoolArray
-    population: Float64Array
-
-
-class Shadows(Protocol):
-    """Where an attack gets what shadow models say."""
-
-    def included(self, count: int) -> BoolArray:
-        """Return who is in each of the first `count` shadows, (count, m)."""
-        ...
-
-    def each(self, count: int, *, queries: int = 1, on_progress: OnProgress = silent) -> Iterator[ShadowOutput]:
-        """Return what each of the first `count` shadows says."""
-        ...
 
 
 @dataclass

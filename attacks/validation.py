@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +10,16 @@ from torch import nn
 from torch.func import functional_call
 
 from attacks.capabilities import Capability
+from attacks.record_spec import Facts
+from attacks.target import Target
 from attacks.transcript import Transcript
 from defenses.errors import DataError, NotApplicableError
 from defenses.records import Records
 
-if TYPE_CHECKING:
-    from attacks.threat_model import Facts, Target
-
 _PROBED = 4
 
 
-def check_parts(target: "Target", seen: frozenset[Capability], *, population: bool) -> None:
+def check_parts(target: Target, seen: frozenset[Capability], *, population: bool) -> None:
     """Refuse a target whose disclosed parts are missing or do not belong together.
 
     Args:
@@ -131,7 +129,7 @@ def check_answers(logits: npt.NDArray[np.float64], *, count: int, classes: int) 
         )
 
 
-def check_slopes(model: nn.Module, facts: "Facts") -> None:
+def check_slopes(model: nn.Module, facts: Facts) -> None:
     """Refuse a model whose answers have no slope at all, neither in its records nor in its weights.
 
     Args:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability
 from auditor.attempts import count_attempt, run_of, subject_of
 from auditor.context import Setting
 from auditor.evidence.attack_cache import KeptClaims

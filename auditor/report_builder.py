@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from attacks.capabilities import Capability
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability
 from auditor.attempts import LOST
 from auditor.epsilon.bound import EpsilonBound
 from auditor.evidence.exposed_records import exposed, keyed

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from attacks.threat_model import Target
+from attacks.target import Target
 from defenses.defense import Defense
 from defenses.engine.store import ModelStore
 from defenses.guarantee import Guarantee, Unaccounted

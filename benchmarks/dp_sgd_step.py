@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Settings, Style, finisher, interleave, ratios, scaled, spread, table, try_out
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.memory import freed_memory_is_kept
 from defenses.engine.model_stack import Stack
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Records
 from defenses.sampling import Lots

@@ -136,7 +136,7 @@ def _images() -> Any:
 
 def _job(epsilon: float, sizes: Sizes) -> Any:
     from defenses.architectures import Architecture
-    from defenses.job import Job
+    from defenses.defense import Job
     from defenses.recipe import Recipe
     from defenses.sampling import Lots
     from defenses.schemes.dp_sgd import DPSGD
@@ -251,8 +251,8 @@ def _black_box(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 @functools.cache
 def _pretrained(n: int) -> Any:
     from defenses.architectures import Architecture
+    from defenses.defense import Job
     from defenses.engine.training import train
-    from defenses.job import Job
     from defenses.recipe import Recipe
     from defenses.sampling import Lots
     from defenses.schemes.none import NoDefense

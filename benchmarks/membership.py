@@ -112,7 +112,7 @@ class _Bench:
         from auditor.datasets import load
         from defenses.architectures import Architecture
         from defenses.augmentation import Augmentation
-        from defenses.job import Job
+        from defenses.defense import Job
         from defenses.recipe import Recipe
         from defenses.sampling import Lots
         from defenses.schemes.none import NoDefense
@@ -247,7 +247,8 @@ class _Bench:
         }
 
     def _ours(self, attack: Any, target: int, indices: Any) -> Any:
-        from attacks.threat_model import Target, expose
+        from attacks.target import Target
+        from attacks.view import expose
 
         whole = len(indices) == self.setup.pool
         candidates = self.job.records if whole else self.job.records.take(indices)

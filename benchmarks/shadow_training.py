@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Case, Settings, Style, finisher, interleave, note, ratios, scaled, spread, table, try_out
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.layout import Layout
 from defenses.engine.store import ModelStore
 from defenses.errors import DataError
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Image, Records
 from defenses.sampling import Lots, poisson_lots

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from defenses.errors import PlanError
+from defenses.input_transform import Front
 from defenses.randomness import derive
-
-Shape = tuple[int, ...]
+from defenses.records import Shape
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,6 @@ class Architecture:
                 options or this shape.
         """
         if self.front is not None:
-            from defenses.input_transform import Front
-
             front = Front(shape, **self.front)
             inner = replace(self, front=None).build(front.output_shape, classes, seed=seed, dtype=dtype)
             return nn.Sequential(front.to(dtype), inner)
@@ -252,6 +250,27 @@ def find_factory(name: str, *, allow_code: bool = False) -> Callable[..., nn.Mod
     if name not in FACTORIES:
         raise PlanError(f"architecture {name!r} is unknown; choose one of {', '.join(NAMES)} or package.module:factory")
     return FACTORIES[name]
+
+
+def with_front(architecture: Architecture, front: Front) -> Architecture:
+    """Return the architecture of a network behind a front."""
+    return replace(architecture, front=front.options)
+
+
+def untrained(model: nn.Module, architecture: Architecture, shape: Shape, classes: int, *, seed: int) -> nn.Module:
+    """Return a network with the weights of a seed, behind the front of a trained model if that has one.
+
+    Args:
+        model: The trained model.
+        architecture: Of its network.
+        shape: Shape of one record, as it is asked about.
+        classes: Number of classes.
+        seed: Of the weights.
+    """
+    front = model[0] if isinstance(model, nn.Sequential) and len(model) else None
+    if not isinstance(front, Front):
+        return architecture.build(shape, classes, seed=seed)
+    return nn.Sequential(front, architecture.build(front.output_shape, classes, seed=seed))
 
 
 def _check_interface(module: object, name: str, shape: Shape, classes: int) -> None:

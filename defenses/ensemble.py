@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from defenses.architectures import Architecture, Shape
+from defenses.architectures import Architecture
 from defenses.errors import CheckpointError
-from defenses.records import FloatArray
+from defenses.records import FloatArray, Shape
 from defenses.updates import Tensors
 
 

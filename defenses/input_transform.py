@@ -5,7 +5,6 @@ then on: every query goes through it.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from defenses.architectures import Architecture, Shape
+from defenses.records import Shape
 
 
 class Front(nn.Module):
@@ -100,29 +99,8 @@ def front_of(
     return front
 
 
-def with_front(architecture: Architecture, front: Front) -> Architecture:
-    """Return the architecture of a network behind a front."""
-    return replace(architecture, front=front.options)
-
-
 def released_weights(network: Mapping[str, Tensor], fronts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a network behind a front, by their names there."""
     return {f"0.{name}": value for name, value in fronts.items()} | {
         f"1.{name}": value for name, value in network.items()
     }
-
-
-def untrained(model: nn.Module, architecture: Architecture, shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """Return a network with the weights of a seed, behind the front of a trained model if that has one.
-
-    Args:
-        model: The trained model.
-        architecture: Of its network.
-        shape: Shape of one record, as it is asked about.
-        classes: Number of classes.
-        seed: Of the weights.
-    """
-    front = model[0] if isinstance(model, nn.Sequential) and len(model) else None
-    if not isinstance(front, Front):
-        return architecture.build(shape, classes, seed=seed)
-    return nn.Sequential(front, architecture.build(front.output_shape, classes, seed=seed))

@@ -3,8 +3,6 @@
 import enum
 from collections.abc import Iterable
 
-from reports.records.report import AttackStatus, Report, Status
-
 
 class ExitCode(enum.IntEnum):
     """What a judging command tells its caller."""
@@ -27,16 +25,6 @@ PRECEDENCE = (
     ExitCode.PASS,
 )
 
-_OF_STATUS = {
-    Status.VIOLATED: ExitCode.EXCEEDED,
-    Status.LEAKS: ExitCode.EXCEEDED,
-    Status.ERROR: ExitCode.INCOMPLETE,
-    Status.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
-    Status.NOT_COMPARABLE: ExitCode.INCONCLUSIVE,
-    Status.CONSISTENT: ExitCode.PASS,
-    Status.WITHIN: ExitCode.PASS,
-}
-
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
     """Return the code that wins when several hold: 2, 5, 1, 4, 3, then 0.
@@ -48,22 +36,3 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
         The code to exit with.
     """
     return min(codes, key=PRECEDENCE.index, default=ExitCode.INCONCLUSIVE)
-
-
-def report_exit_code(report: Report) -> ExitCode:
-    """Return the code that `auditor audit` ends with: the worst of the findings and of the attacks that did not run.
-
-    Args:
-        report: The audit's record.
-
-    Returns:
-        PASS only if something was judged, everything that was judged holds and every required attack ran.
-    """
-    codes = [
-        _OF_STATUS[finding.status] for finding in report.findings if finding.counts and finding.status in _OF_STATUS
-    ]
-    for attack in report.attacks:
-        left_out = attack.status is AttackStatus.NOT_APPLICABLE and attack.required
-        if attack.status is AttackStatus.FAILED or left_out:
-            codes.append(ExitCode.INCOMPLETE)
-    return worst(codes)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from attacks.capabilities import Capability
 from attacks.gradient_leakage.gradient_matching import GradientMatching
 from attacks.gradient_leakage.label_recovery import recover_labels
 from attacks.gradient_leakage.shared_gradients import shared_gradients, shared_under
@@ -15,8 +16,9 @@ from attacks.protocol import Attack, Guesses, MembershipScores, Reconstructions
 from attacks.reconstruction.dcgan import DcganTraining
 from attacks.registry import catalogue
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability, Target, expose
+from attacks.target import Target
 from attacks.transcript import Transcript
+from attacks.view import expose
 from auditor.white_box.step_audit import Watch, observe_steps
 from defenses.architectures import Architecture
 from defenses.defense import Defense

@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, ExtractedModel, Stolen
-from attacks.threat_model import Capability, Facts, ThreatModel, View
+from attacks.record_spec import Facts
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
 from defenses.progress import OnProgress, Progress, silent

@@ -10,8 +10,11 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, ExtractedModel, Stolen
-from attacks.threat_model import Capability, Facts, ThreatModel, View
+from attacks.record_spec import Facts
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.architectures import Architecture
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.capabilities import Capability
 from attacks.gradient_leakage.gradient_matching import GradientMatching
 from attacks.gradient_leakage.matched_transcript import check_settings, claimed, match, public_model
 from attacks.protocol import Attack, Reconstructions
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.gradient_leakage.layer_order import layers_in_order
 from attacks.gradient_leakage.random_inputs import probes
 from attacks.protocol import Attack, Reconstructions
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 

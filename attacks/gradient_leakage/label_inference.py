@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.capabilities import Capability
 from attacks.gradient_leakage.label_recovery import read_labels
 from attacks.protocol import Attack, Guesses
-from attacks.threat_model import LABEL, Capability, ThreatModel, View
+from attacks.threat_model import LABEL, ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from attacks.gradient_leakage.layer_order import layers_in_order
 from attacks.gradient_leakage.random_inputs import probes
-from attacks.threat_model import Facts, View
+from attacks.record_spec import Facts
 from attacks.transcript import Transcript
+from attacks.view import View
 from defenses.errors import NotApplicableError
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors

@@ -9,7 +9,7 @@ from torch import nn
 
 from attacks.gradient_leakage.gradient_matching import GradientMatching, Leaked
 from attacks.protocol import Reconstructions
-from attacks.threat_model import View
+from attacks.view import View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress
 from defenses.records import IntArray

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from attacks.threat_model import Facts
+from attacks.record_spec import Facts
 
 _COUNT = 32
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.capabilities import Capability
 from attacks.image_views import moved
 from attacks.protocol import Attack, MembershipScores
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import FloatArray, Image, Records
 

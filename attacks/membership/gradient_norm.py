@@ -8,9 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from attacks.capabilities import Capability
 from attacks.membership.signals import logit_confidence
 from attacks.protocol import Attack, MembershipScores
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.engine.per_example import PerExampleGradients
 from defenses.gradients import ClippedGaussian
 from defenses.progress import OnProgress, Progress, silent

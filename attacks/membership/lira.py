@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attacks.image_views import check_queries, said_by_target
+from attacks.capabilities import Capability
+from attacks.image_views import check_queries
 from attacks.membership.joint_gaussian import joint_scores
 from attacks.membership.signals import logit_confidence
 from attacks.protocol import Attack, MembershipScores
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 
 Float64Array = npt.NDArray[np.float64]
@@ -167,7 +169,7 @@ class LiRA(Attack):
         said = view.shadows.each(self.shadows, queries=self.queries, on_progress=on_progress)
         confidence = np.stack([logit_confidence(one.logits, y) for one in said])
         included = view.shadows.included(self.shadows)
-        target = logit_confidence(said_by_target(view, view.candidates, self.queries), y)
+        target = logit_confidence(view.logits_of_views(view.candidates, self.queries), y)
         if self._joint:
             views = (np.atleast_2d(target), confidence.reshape(self.shadows, self.queries, -1))
             scores = joint_scores(*views, included, online=self.online)

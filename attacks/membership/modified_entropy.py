@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import logsumexp
 
+from attacks.capabilities import Capability
 from attacks.membership.signals import logit_confidence
 from attacks.protocol import Attack, MembershipScores
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 
 Float64Array = npt.NDArray[np.float64]

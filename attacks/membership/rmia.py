@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
-from attacks.image_views import check_queries, said_by_target
+from attacks.capabilities import Capability
+from attacks.image_views import check_queries
 from attacks.membership.signals import probability
 from attacks.protocol import Attack, MembershipScores
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 
 Float64Array = npt.NDArray[np.float64]
@@ -177,8 +179,8 @@ class RMIA(Attack):
             notes.append(f"a = {a:.1f}, tuned on the shadow models.")
         else:
             a = self.a if self.a is not None else 1.0
-        target = self._by_view(said_by_target(view, view.candidates, self.queries), y)
-        population_target = self._by_view(said_by_target(view, population, self.queries), population.y)
+        target = self._by_view(view.logits_of_views(view.candidates, self.queries), y)
+        population_target = self._by_view(view.logits_of_views(population, self.queries), population.y)
         scores = np.zeros(len(y))
         for q in range(self.queries):
             ratios = _Ratios(

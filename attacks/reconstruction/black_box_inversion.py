@@ -6,9 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction.model_inversion import rougher
-from attacks.threat_model import Capability, Facts, ThreatModel, View
+from attacks.record_spec import Facts
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Image
 

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction import dcgan_networks as networks
 from attacks.reconstruction.dcgan_networks import Gan as Gan
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.engine.memory import freed_memory_is_kept
 from defenses.engine.per_example import PerExampleGradients
 from defenses.engine.training import resolve_device

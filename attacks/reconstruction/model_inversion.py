@@ -7,8 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
-from attacks.threat_model import Capability, Facts, ThreatModel, View
+from attacks.record_spec import Facts
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Image

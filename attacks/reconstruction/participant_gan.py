@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction.dcgan_networks import descend, initialise, one_hot
-from attacks.threat_model import Capability, Facts, ThreatModel, View
+from attacks.record_spec import Facts
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.engine.memory import freed_memory_is_kept
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Image

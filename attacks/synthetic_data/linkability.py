@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, MembershipScores
 from attacks.similarity import mixed_distance
 from attacks.synthetic_data.nearest_synthetic import in_parts
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray, IntArray, Records, Table

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, MembershipScores
 from attacks.similarity import mixed_distance, mse
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import IntArray, Records, Table
 

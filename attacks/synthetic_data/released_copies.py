@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, silent
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Predicates
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 from defenses.records import BoolArray, IntArray, Records, Table

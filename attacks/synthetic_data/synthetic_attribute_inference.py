@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from attacks.capabilities import Capability
 from attacks.inference.attribute_inference import codes_of, filled, hidden_column, imputed, without
 from attacks.protocol import Attack, Guesses
 from attacks.synthetic_data.nearest_synthetic import distances, in_parts
-from attacks.threat_model import Capability, ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import Column, Records
 

@@ -26,8 +26,8 @@ def gate(
         from reports.gate.gate import gate as judge
         from reports.gate.policy import read_policy
         from reports.gate.to_junit import to_junit
+        from reports.gate.to_markdown import to_markdown
         from reports.gate.to_sarif import to_sarif
-        from reports.pages.markdown import to_markdown
         from reports.records.report import Report
         from reports.untrusted import printable
 

@@ -226,7 +226,6 @@ def _run(
     from auditor.plan.plan import Plan
     from auditor.report_files import write_audit
     from auditor.workspace import Workplace
-    from reports.exit_codes import report_exit_code
 
     assert isinstance(plan, Plan)
     with shown_progress(quiet=quiet) as on_progress:
@@ -243,7 +242,7 @@ def _run(
         found = run_audit(plan, setting)
     page = write_audit(found, folder)
     say(f"{found.trained} models trained, {found.found} found trained", err=True)
-    code = report_exit_code(found.report)
+    code = found.report.exit_code
     say(f"{found.report.verdict.upper()}: {found.report.headline}")
     say(f"Report: {page} (exit code {int(code)})")
     return int(code)

@@ -23,7 +23,6 @@ from auditor.targets.trained_here import promised_steps
 from auditor.verdicts.epsilon_claims import CLAIM, PROOF, REBUILT, STEP
 from defenses.errors import AuditError, TrainingError
 from defenses.progress import Progress
-from reports.exit_codes import report_exit_code
 from reports.records.comparison import ComparedRun, Comparison
 from reports.records.report import Report
 
@@ -133,7 +132,7 @@ def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) ->
             "seconds_training": report.timing.seconds.get("training the target"),
             "seconds": time.perf_counter() - clock,
             "verdict": report.verdict,
-            "exit_code": int(report_exit_code(report)),
+            "exit_code": int(report.exit_code),
             "report": f"{name}/report.html",
         }
     ), report

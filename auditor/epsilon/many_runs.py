@@ -17,9 +17,9 @@ from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.error_counts import bound_from_runs
 from auditor.epsilon.one_run import CLOPPER_PEARSON
 from auditor.statistics.intervals import Float64Array
+from defenses.defense import Job
 from defenses.engine.training import train
 from defenses.ensemble import Ensemble
-from defenses.job import Job
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive
 from defenses.recipe import Recipe

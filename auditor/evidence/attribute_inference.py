@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.protocol import Attack, Guesses
-from attacks.threat_model import LABEL, Target
+from attacks.target import Target
+from attacks.threat_model import LABEL
 from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import gap, paired_estimate, share_estimate

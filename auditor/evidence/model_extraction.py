@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from attacks.protocol import Attack, ExtractedModel
-from attacks.threat_model import Classifier, Target, logits_of
+from attacks.target import Classifier, Target, logits_of
 from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import paired_estimate, share_estimate

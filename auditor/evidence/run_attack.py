@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attacks.protocol import Attack, Claim
-from attacks.threat_model import expose
+from attacks.view import expose
 from auditor.evidence.attack_cache import KeptClaims
 from auditor.evidence.claim_kind import ClaimError, Joined, kind_of
 from auditor.evidence.ranking import Ranking

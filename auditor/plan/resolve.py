@@ -7,9 +7,9 @@ from typing import Any, cast, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack
 from attacks.registry import catalogue
-from attacks.threat_model import Capability
 from auditor.plan.plan import Plan, nearest
 from auditor.plan.sections import Control, Named, Training
 from auditor.reasons import reason

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from auditor.context import Setting
-from defenses.defense import Sampler
+from defenses.defense import Job, Sampler
 from defenses.engine.code_digest import digest_of_training
 from defenses.engine.layers import Materialised, PerExample
 from defenses.engine.probe import Reading, Step
 from defenses.engine.training import train
-from defenses.job import Job
 from defenses.records import BoolArray, Records
 from defenses.updates import Tensors
 

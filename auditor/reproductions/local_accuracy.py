@@ -10,12 +10,11 @@ from auditor.datasets import load
 from auditor.reproductions.local_costs import mean_of
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import Defense, History
+from defenses.defense import Defense, History, Job
 from defenses.ensemble import Trace
 from defenses.errors import TrainingError
 from defenses.guarantee import Unaccounted
 from defenses.input_transform import front_of
-from defenses.job import Job
 from defenses.mechanisms.local.budgets import BudgetRule
 from defenses.mechanisms.local.preparation import public_statistics
 from defenses.modes import Mode

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 
-from defenses.defense import Defense
+from defenses.defense import Defense, Job
 from defenses.engine.training import train
-from defenses.job import Job
 from defenses.mechanisms.local.noisy_gradients import privatize_gradients
 from defenses.mechanisms.local.preparation import public_statistics
 from defenses.mechanisms.local.privatize import Source, privatize

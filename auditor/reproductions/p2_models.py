@@ -16,7 +16,7 @@ from auditor.context import Setting
 from auditor.datasets import load
 from auditor.statistics import membership
 from defenses.architectures import Architecture
-from defenses.defense import Defense
+from defenses.defense import Defense, Job
 from defenses.engine.code_digest import digest_of_training
 from defenses.engine.layers import Materialised, PerExample
 from defenses.engine.probe import Reading, Step
@@ -24,7 +24,6 @@ from defenses.engine.store import model_of
 from defenses.engine.training import train
 from defenses.ensemble import module_logits
 from defenses.gradients import GradientRule
-from defenses.job import Job
 from defenses.modes import Mode
 from defenses.randomness import derive, stream
 from defenses.recipe import Recipe

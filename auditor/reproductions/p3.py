@@ -24,9 +24,8 @@ from auditor.reproductions.adult_tables import (
 from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import Defense, History
+from defenses.defense import Defense, History, Job
 from defenses.guarantee import Guarantee
-from defenses.job import Job
 from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode
 from defenses.progress import Progress

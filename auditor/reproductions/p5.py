@@ -16,8 +16,7 @@ from auditor.datasets import DATA_SETS, load
 from auditor.reproductions.learning_curve import Curve, learning_curve
 from auditor.statistics.intervals import binomial_lower, binomial_upper
 from defenses.architectures import Architecture
-from defenses.defense import Defense
-from defenses.job import Job
+from defenses.defense import Defense, Job
 from defenses.modes import Mode
 from defenses.nadam import Nadam
 from defenses.progress import Progress

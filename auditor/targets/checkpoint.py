@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.canaries.training_data import StoreBeside
 from auditor.context import Setting
 from auditor.evidence.subgroups import check_slices

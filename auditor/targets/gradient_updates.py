@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.gradient_leakage.gradient_protections import clipped, noised, sparsified
 from attacks.gradient_leakage.shared_gradients import deviation_of_noise, local_updates, shared_under
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability, Target
+from attacks.target import Target
 from attacks.transcript import Transcript
 from auditor.context import Setting
 from auditor.datasets.placeholder_records import drawn
 from auditor.plan.sections import Gradients
 from auditor.subject import Question
+from defenses.architectures import untrained
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian, GradientRule
-from defenses.input_transform import untrained
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, IntArray
 from defenses.updates import Tensors

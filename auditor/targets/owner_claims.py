@@ -3,7 +3,7 @@
 from scipy.stats import binom
 from torch import nn
 
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.plan.plan import Plan
 from auditor.subject import OnTrust
 from defenses.errors import DataError

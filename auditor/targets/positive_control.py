@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.context import Setting
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_recipe

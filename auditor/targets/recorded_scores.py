@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from attacks.capabilities import Capability
 from attacks.recorded_models import MOST_RECORDS, RecordedModel, RecordedShadows, row_numbers
-from attacks.threat_model import Capability, Target
+from attacks.target import Target
 from auditor.context import Setting
 from auditor.datasets.reading import check_class_count
 from auditor.evidence.subgroups import check_slices

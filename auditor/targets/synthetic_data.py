@@ -6,7 +6,8 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from attacks.threat_model import Capability, Target
+from attacks.capabilities import Capability
+from attacks.target import Target
 from auditor.context import Setting
 from auditor.datasets.sources import load_source
 from auditor.plan.plan import Plan, TargetPlan

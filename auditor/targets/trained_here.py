@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.context import Draw, Setting
 from auditor.datasets.sources import load_source
 from auditor.evidence.subgroups import check_slices

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack
-from attacks.threat_model import Capability
 from auditor.audit import Audit, accuracy, run_audit
 from auditor.context import Draw, Setting
 from auditor.evidence.run_attack import Evidence

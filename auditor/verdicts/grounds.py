@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from attacks.capabilities import Capability
 from attacks.membership.signals import logit_confidence
 from attacks.recorded_models import RecordedShadows
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Capability, Target
+from attacks.target import Target
 from auditor.context import Setting
 from auditor.datasets.two_sides import Crossing, blind_baseline, crossing, nearest_neighbours, reduced
 from auditor.evidence.run_attack import Evidence

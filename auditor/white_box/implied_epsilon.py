@@ -13,8 +13,8 @@ from auditor.white_box.gradient_canaries import Directions
 from auditor.white_box.prior_aware import THRESHOLD_MOVES, PriorAware, audit_reconstruction
 from auditor.white_box.step_audit import Watch, audit_steps, claim_of
 from auditor.white_box.step_bounds import StepAudit, StepClaim
+from defenses.defense import Job
 from defenses.errors import PlanError
-from defenses.job import Job
 from defenses.randomness import derive
 
 

@@ -19,11 +19,10 @@ from auditor.statistics.intervals import Float64Array
 from auditor.white_box.gradient_canaries import Dirac
 from auditor.white_box.step_audit import claim_of
 from auditor.white_box.step_bounds import CANARIES_ARE_GRADIENTS, StepClaim
-from defenses.defense import Sampler
+from defenses.defense import Job, Sampler
 from defenses.engine.layers import Materialised, PerExample
 from defenses.engine.probe import Reading, Step
 from defenses.engine.training import resolve_device, train
-from defenses.job import Job
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive, stream
 from defenses.records import BoolArray, IntArray

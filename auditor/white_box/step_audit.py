@@ -17,8 +17,8 @@ from auditor.white_box.gradient_canaries import (
     log_likelihood_ratios,
 )
 from auditor.white_box.step_bounds import CANARIES_ARE_GRADIENTS, StepAudit, StepClaim, audit_observations
+from defenses.defense import Job
 from defenses.engine.training import train
-from defenses.job import Job
 from defenses.progress import OnProgress, silent
 from defenses.randomness import derive
 from defenses.records import Inclusion

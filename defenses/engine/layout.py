@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from defenses.defense import Sampler
+from defenses.defense import Job, Sampler
 from defenses.engine.executors import Executor, InProcess, Processes
 from defenses.engine.memory import freed_memory_is_kept, is_out_of_memory
 from defenses.engine.model_stack import Stack
-from defenses.job import Job
 from defenses.sampling import poisson_lots, shuffled_lots
 
 # A run of fewer model-steps is over before a measurement would be.

@@ -9,19 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from defenses.architectures import Shape
-from defenses.defense import Defense, Sampler
+from defenses.architectures import with_front
+from defenses.defense import Defense, Job, Sampler
 from defenses.engine.probe import Probe, Probed, Reading
 from defenses.engine.stacked_records import load_bank
 from defenses.engine.step_functions import Program
 from defenses.ensemble import Ensemble, Trace
 from defenses.errors import TrainingError
 from defenses.gradients import LotRule, Measures, ReviewedRule
-from defenses.input_transform import released_weights, with_front
-from defenses.job import Job
+from defenses.input_transform import released_weights
 from defenses.randomness import Noise
 from defenses.recipe import Recipe
-from defenses.records import BoolArray, IntArray
+from defenses.records import BoolArray, IntArray, Shape
 from defenses.sampling import by_label, poisson_lots, shuffled_lots
 from defenses.updates import Tensors, along
 

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from defenses.architectures import Shape
 from defenses.compiled_functions import first_line, say_once
 from defenses.engine.layers import Materialised, PerExample, rule_of
 from defenses.gradients import GradientRule
+from defenses.records import Shape
 from defenses.updates import Tensors
 
 

@@ -8,13 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defenses.architectures import Shape
-from defenses.defense import Prepared
+from defenses.defense import Job, Prepared
 from defenses.errors import TrainingError
 from defenses.input_transform import Front
-from defenses.job import Job
 from defenses.randomness import stream
-from defenses.records import BoolArray, IntArray, Records
+from defenses.records import BoolArray, IntArray, Records, Shape
 from defenses.updates import Tensors
 
 

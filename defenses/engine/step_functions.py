@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from defenses.architectures import Shape
 from defenses.compiled_functions import Graph, first_line, say_once
 from defenses.defense import Defense
 from defenses.engine import batch_norm
 from defenses.engine.per_example import PerExampleGradients
 from defenses.errors import TrainingError
 from defenses.recipe import Recipe
+from defenses.records import Shape
 from defenses.updates import Tensors
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import torch
 
+from defenses.defense import Job as Job
 from defenses.engine.layout import usual_layout
 from defenses.engine.memory import freed_memory_is_kept, is_out_of_memory
 from defenses.engine.model_stack import Stack
 from defenses.engine.probe import Probe
 from defenses.ensemble import Ensemble, concatenate
 from defenses.errors import TrainingError
-from defenses.job import Job as Job
 from defenses.progress import OnProgress, Progress, silent
 from defenses.records import BoolArray
 

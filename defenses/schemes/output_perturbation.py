@@ -25,7 +25,7 @@ from defenses.randomness import stream
 from defenses.records import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from defenses.job import Job
+    from defenses.defense import Job
 
 Float64Array = npt.NDArray[np.float64]
 

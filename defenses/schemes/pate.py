@@ -24,7 +24,7 @@ from defenses.sampling import Lots
 from defenses.schemes.none import NoDefense
 
 if TYPE_CHECKING:
-    from defenses.job import Job
+    from defenses.defense import Job
 
 
 class Law(enum.StrEnum):

@@ -22,12 +22,11 @@ from auditor.epsilon.one_run import CLOPPER_PEARSON
 from auditor.verdicts.judge import judge_claim
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import History
+from defenses.defense import History, Job
 from defenses.engine.layers import Materialised
 from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.guarantee import Guarantee
-from defenses.job import Job
 from defenses.modes import Mode
 from defenses.recipe import Recipe
 from defenses.records import Inclusion, Records

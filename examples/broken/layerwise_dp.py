@@ -17,9 +17,8 @@ from auditor.datasets import load
 from auditor.white_box.step_audit import Watch, audit_steps
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
-from defenses.defense import History
+from defenses.defense import History, Job
 from defenses.guarantee import Guarantee
-from defenses.job import Job
 from defenses.modes import Mode
 from defenses.recipe import Recipe
 from defenses.sampling import Lots

@@ -13,10 +13,10 @@ from reports.gate.baseline import increase_row
 from reports.gate.gate_result import EXIT_CODES, GateResult, Outcome, Row
 from reports.gate.policy import Policy, Rule, load_policy, nearest
 from reports.gate.to_junit import to_junit
+from reports.gate.to_markdown import to_markdown
 from reports.gate.to_sarif import to_sarif
 from reports.measures import EPSILON, KNOWN_NAMES, measure
 from reports.pages import wording
-from reports.pages.markdown import to_markdown
 from reports.records.grounds import GROUNDS
 from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report, Status
 

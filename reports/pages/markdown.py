@@ -1,8 +1,7 @@
-"""Short Markdown: a report's summary and a gate's decision, both fit for a comment on a pull request."""
+"""Short Markdown: a report's summary, fit for a comment on a pull request."""
 
 import re
 
-from reports.gate.gate_result import GateResult
 from reports.pages import wording
 from reports.pages.reading_order import attacks_left_out, worst_first
 from reports.records.report import BoundRecord, GuaranteeRecord, Report
@@ -130,26 +129,3 @@ def summary(report: Report) -> str:
         lines += ["", "What this audit takes on trust:", ""]
         lines += [f"- {escape(wording.trusted(one))}" for one in report.trusted]
     return "\n".join([*lines, "", PRIVATE_DATA_NOTICE, ""])
-
-
-def to_markdown(result: GateResult) -> str:
-    """Write a gate's decision as Markdown.
-
-    Args:
-        result: The decision of `reports.gate.gate.gate`.
-
-    Returns:
-        Markdown text; the same result gives the same bytes.
-    """
-    rows = [
-        [
-            f"{row.outcome.value} (let through)" if row.tolerated else row.outcome.value,
-            row.label,
-            row.limit,
-            wording.found(row.found, row.measure) if row.found else "",
-            row.sentence,
-        ]
-        for row in result.rows
-    ]
-    lines = table(["Outcome", "Check", "Limit", "Found", "Why"], rows)
-    return "\n".join(["## Privacy gate", "", f"**{escape(result.sentence)}**", "", *lines, ""])

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from reports.errors import ReportError
+from reports.exit_codes import ExitCode, worst
 from reports.records.document import Document
 from reports.records.estimate import Count as Count
 from reports.records.estimate import Estimate as Estimate
@@ -295,6 +296,17 @@ class GalleryItem(Strict):
     similarity_holdout: float | None = None
 
 
+_OF_STATUS = {
+    Status.VIOLATED: ExitCode.EXCEEDED,
+    Status.LEAKS: ExitCode.EXCEEDED,
+    Status.ERROR: ExitCode.INCOMPLETE,
+    Status.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+    Status.NOT_COMPARABLE: ExitCode.INCONCLUSIVE,
+    Status.CONSISTENT: ExitCode.PASS,
+    Status.WITHIN: ExitCode.PASS,
+}
+
+
 class Report(Document):
     """One audit, whole.
 
@@ -325,3 +337,18 @@ class Report(Document):
                 f"schema version is {quoted(version)}; this program reads {SCHEMA_VERSION}: audit again with it"
             )
         return super()._checked(found)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What `auditor audit` ends with: the worst of the findings and of the attacks that did not run.
+
+        PASS only if something was judged, everything that was judged holds, and every required attack ran.
+        """
+        codes = [
+            _OF_STATUS[finding.status] for finding in self.findings if finding.counts and finding.status in _OF_STATUS
+        ]
+        for attack in self.attacks:
+            left_out = attack.status is AttackStatus.NOT_APPLICABLE and attack.required
+            if attack.status is AttackStatus.FAILED or left_out:
+                codes.append(ExitCode.INCOMPLETE)
+        return worst(codes)

@@ -8,7 +8,7 @@ import torch
 
 from attacks.gradient_leakage.shared_gradients import shared_gradients
 from attacks.shadows import ShadowSource
-from attacks.threat_model import Target
+from attacks.target import Target
 from attacks.transcript import Transcript
 from defenses.architectures import Architecture
 from defenses.engine.store import ModelStore

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
 from attacks.registry import catalogue
-from attacks.threat_model import LABEL, Capability, Target, ThreatModel, expose
+from attacks.target import Target
+from attacks.threat_model import LABEL, ThreatModel
+from attacks.view import expose
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.records import BoolArray

@@ -11,11 +11,12 @@ import torch
 from attacks.inference.attribute_inference import AttributeInference, codes_of, hidden_column, imputed, without
 from attacks.inference.white_box_attributes import linear_posterior
 from attacks.protocol import Guesses
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.training import train
 from defenses.errors import NotApplicableError
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Column, Image, IntArray, Records, Table
 from defenses.sampling import Lots

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability, closure
 from attacks.gradient_leakage.shared_gradients import shared_gradients
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
 from attacks.recorded_models import RecordedShadows
 from attacks.registry import catalogue
-from attacks.threat_model import Capability, Target, closure, expose
+from attacks.target import Target
 from attacks.transcript import Transcript
+from attacks.view import expose
 from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
 from defenses.errors import AuditError

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from attacks.capabilities import Capability
 from attacks.reconstruction.black_box_inversion import BlackBoxInversion, slow_basis
-from attacks.threat_model import Capability, Facts, Target, expose
+from attacks.record_spec import Facts
+from attacks.target import Target
+from attacks.view import expose
 from auditor.datasets import load
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.training import train
 from defenses.errors import NotDisclosedError
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Table
 from defenses.sampling import Lots

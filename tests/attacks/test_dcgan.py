@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.reconstruction.dcgan import Dcgan, DcganTraining, Gan
 from attacks.reconstruction.dcgan_networks import SIZES, Discriminator, Generator, Judged, collapse, initialise
 from attacks.similarity import similarities
-from attacks.threat_model import Capability, Target, View, expose
+from attacks.target import Target
+from attacks.view import View, expose
 from auditor.evidence.record_leakage import RecordLeakage, record_leakage
 from defenses.errors import NotApplicableError
 from defenses.gradients import ClippedGaussian

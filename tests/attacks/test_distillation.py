@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.extraction.distillation import Distillation, made_up
 from attacks.protocol import ExtractedModel
-from attacks.threat_model import Capability, Target, View, expose
+from attacks.target import Target
+from attacks.view import View, expose
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.training import train
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Column, Image, Records, Table
 from defenses.sampling import Lots

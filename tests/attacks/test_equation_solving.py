@@ -11,14 +11,16 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from attacks.capabilities import Capability
 from attacks.extraction.equation_solving import EquationSolving
 from attacks.protocol import ExtractedModel
-from attacks.threat_model import Capability, Target, View, expose
+from attacks.target import Target
+from attacks.view import View, expose
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.training import train
 from defenses.ensemble import module_logits
 from defenses.errors import NotApplicableError, NotDisclosedError
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots

@@ -16,8 +16,9 @@ from attacks.gradient_leakage.idlg import IDLG
 from attacks.gradient_leakage.inverting_gradients import InvertingGradients
 from attacks.gradient_leakage.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.protocol import Attack, Reconstructions
-from attacks.threat_model import Target, View, expose
+from attacks.target import Target
 from attacks.transcript import Transcript
+from attacks.view import View, expose
 from auditor import datasets
 from defenses.architectures import Architecture
 from defenses.errors import NotApplicableError, NotDisclosedError

@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from attacks.capabilities import Capability
 from attacks.membership import gradient_norm
 from attacks.membership.gradient_norm import GradientNorm, gradient_norms
-from attacks.threat_model import Capability, Target, ThreatModel, expose
+from attacks.target import Target
+from attacks.threat_model import ThreatModel
+from attacks.view import expose
 from defenses.architectures import Architecture
 from defenses.errors import NotDisclosedError
 from defenses.records import BoolArray

@@ -13,8 +13,10 @@ from attacks.gradient_leakage.label_recovery import UNKNOWN, recover_labels
 from attacks.gradient_leakage.layer_order import layers_in_order
 from attacks.gradient_leakage.shared_gradients import local_updates, shared_gradients, shared_under
 from attacks.protocol import Guesses
-from attacks.threat_model import LABEL, Target, expose
+from attacks.target import Target
+from attacks.threat_model import LABEL
 from attacks.transcript import Transcript
+from attacks.view import expose
 from defenses.errors import NotApplicableError
 from defenses.gradients import ClippedGaussian
 from defenses.records import Records, Table

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.membership.augmentation_agreement import AugmentationAgreement, _moved
 from attacks.membership.boundary_distance import BoundaryDistance, boundary_distance
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from defenses.errors import NotDisclosedError
 from defenses.records import BoolArray
 

@@ -6,12 +6,14 @@ import torch
 from sklearn.datasets import load_digits
 
 from attacks.reconstruction.model_inversion import ModelInversion, rougher
+from attacks.record_spec import Facts
 from attacks.similarity import ncc
-from attacks.threat_model import Facts, Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.training import train
 from defenses.errors import NotApplicableError
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots

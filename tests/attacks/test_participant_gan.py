@@ -8,11 +8,12 @@ from sklearn.datasets import load_digits
 from attacks.protocol import Reconstructions
 from attacks.reconstruction.participant_gan import ParticipantGan
 from attacks.similarity import ncc, similarities
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from auditor.evidence.record_leakage import record_leakage
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine.training import train
-from defenses.job import Job
 from defenses.recipe import Precision, Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots

@@ -11,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.membership.quantile import Quantile, quantile_scores, record_features
 from attacks.membership.signals import logit_confidence
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from auditor.datasets import load
 from defenses.architectures import Architecture
 from defenses.engine.store import ModelStore

@@ -6,7 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.membership.lira import lira_scores
 from attacks.membership.reference import Reference, Signal, reference_scores
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from defenses.records import BoolArray
 
 

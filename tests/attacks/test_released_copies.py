@@ -6,7 +6,8 @@ from torch import nn
 
 from attacks.similarity import similarities
 from attacks.synthetic_data.released_copies import ReleasedCopies
-from attacks.threat_model import Target, View, expose
+from attacks.target import Target
+from attacks.view import View, expose
 from auditor.evidence.record_leakage import record_leakage
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.records import FloatArray, Image, Records, Table

@@ -25,7 +25,8 @@ from attacks.synthetic_data.singling_out import (
     singling_out,
 )
 from attacks.synthetic_data.synthetic_attribute_inference import SyntheticAttributeInference, votes
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from defenses.errors import NotApplicableError
 from defenses.records import BoolArray, Column, Image, Records, Table
 

@@ -9,8 +9,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from attacks.membership.shadow_classifier import SMALLEST_CLASS, ShadowClassifier
-from attacks.shadows import ShadowOutput
-from attacks.threat_model import Target, expose
+from attacks.shadow_outputs import ShadowOutput
+from attacks.target import Target
+from attacks.view import expose
 from defenses.progress import OnProgress, silent
 from defenses.records import Records, Table
 

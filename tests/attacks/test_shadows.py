@@ -9,7 +9,8 @@ from attacks import shadows
 from attacks.membership.lira import LiRA
 from attacks.membership.rmia import RMIA, tuned_a
 from attacks.membership.signals import probability
-from attacks.threat_model import Target, expose
+from attacks.target import Target
+from attacks.view import expose
 from defenses.records import BoolArray
 
 

@@ -5,7 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from attacks.threat_model import Capability, Target, ThreatModel, View, closure, expose
+from attacks.capabilities import Capability, closure
+from attacks.target import Target
+from attacks.threat_model import ThreatModel
+from attacks.view import View, expose
 from defenses.errors import NotApplicableError, NotDisclosedError
 from defenses.records import BoolArray
 

@@ -118,7 +118,7 @@ def test_an_audit_that_is_stopped_has_been_an_attempt(folder: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("auditor.audit.measures", stopped)
+        patched.setattr("auditor.audit.measure", stopped)
         assert auditor("audit", "plan.toml", "--out", "one", "--quiet").exit_code == 130
     (folder / "plan.toml").write_text(PLAN.replace("seed = 1\n", "seed = 2\n"))
     auditor("audit", "plan.toml", "--out", "two", "--quiet")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from defenses.accounting import account, price
 from defenses.architectures import Architecture
-from defenses.defense import History, Sampler
+from defenses.defense import History, Job, Sampler
 from defenses.engine.layers import Materialised, PerExample
 from defenses.engine.probe import Reading, Step
 from defenses.engine.store import model_of
@@ -23,7 +23,6 @@ from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
 from defenses.guarantee import Guarantee, Unaccounted
-from defenses.job import Job
 from defenses.mechanisms.clipping.noisy_quantile import NoisyQuantile
 from defenses.modes import Mode
 from defenses.nadam import Nadam

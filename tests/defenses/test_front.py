@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.architectures import Architecture
+from defenses.architectures import Architecture, untrained
 from defenses.defense import Defense, Prepared
 from defenses.engine.training import Job, train
-from defenses.input_transform import Front, front_of, untrained
+from defenses.input_transform import Front, front_of
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots

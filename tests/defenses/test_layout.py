@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine import layout
 from defenses.engine.executors import InProcess, Processes
 from defenses.engine.layout import Layout, choose_layout, layout_key, usual_layout
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots

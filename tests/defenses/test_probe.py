@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, grad
 
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.engine import model_stack as engine
 from defenses.engine.layers import Materialised, PerExample
 from defenses.engine.probe import Reading, Step
@@ -19,7 +20,6 @@ from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
 from defenses.gradients import ClippedGaussian, GradientRule
-from defenses.job import Job
 from defenses.recipe import Precision, Recipe
 from defenses.records import BoolArray, Records, Table
 from defenses.sampling import Lots

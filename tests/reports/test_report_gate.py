@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from report_samples import TPR, policy_text
 
-from reports.exit_codes import ExitCode, report_exit_code, worst
+from reports.exit_codes import ExitCode, worst
 from reports.gate.gate import gate, load_policy
 from reports.gate.gate_result import GateResult, Outcome
 from reports.records.report import Report
@@ -268,20 +268,20 @@ def test_a_proven_failure_is_not_hidden_by_an_attack_that_failed(leaky: Report, 
 
 def test_a_finding_that_does_not_count_decides_no_exit_code(private: Report, change: Change) -> None:
     worse = change(private, "findings/0/status", "inconclusive")
-    assert report_exit_code(worse) is ExitCode.INCONCLUSIVE
-    assert report_exit_code(change(worse, "findings/0/counts", False)) is ExitCode.PASS
+    assert worse.exit_code is ExitCode.INCONCLUSIVE
+    assert change(worse, "findings/0/counts", False).exit_code is ExitCode.PASS
 
 
 def test_exit_code_of_an_audit(leaky: Report, private: Report, incomplete: Report, change: Change) -> None:
-    assert report_exit_code(leaky) is ExitCode.EXCEEDED
-    assert report_exit_code(private) is ExitCode.PASS
-    assert report_exit_code(incomplete) is ExitCode.INCOMPLETE
-    assert report_exit_code(change(private, "findings/0/status", "inconclusive")) is ExitCode.INCONCLUSIVE
-    assert report_exit_code(change(private, "findings/1/status", "not_comparable")) is ExitCode.INCONCLUSIVE
-    assert report_exit_code(change(private, "attacks/3/required", True)) is ExitCode.INCOMPLETE
-    assert report_exit_code(change(private, "attacks/0/status", "failed")) is ExitCode.INCOMPLETE
+    assert leaky.exit_code is ExitCode.EXCEEDED
+    assert private.exit_code is ExitCode.PASS
+    assert incomplete.exit_code is ExitCode.INCOMPLETE
+    assert change(private, "findings/0/status", "inconclusive").exit_code is ExitCode.INCONCLUSIVE
+    assert change(private, "findings/1/status", "not_comparable").exit_code is ExitCode.INCONCLUSIVE
+    assert change(private, "attacks/3/required", True).exit_code is ExitCode.INCOMPLETE
+    assert change(private, "attacks/0/status", "failed").exit_code is ExitCode.INCOMPLETE
     judged_nothing = change(change(private, "findings/0/status", "information"), "findings/1/status", "information")
-    assert report_exit_code(judged_nothing) is ExitCode.INCONCLUSIVE
+    assert judged_nothing.exit_code is ExitCode.INCONCLUSIVE
 
 
 # --- the baseline ---

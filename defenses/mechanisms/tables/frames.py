@@ -108,32 +108,6 @@ def codes_of(frame: "pd.DataFrame", columns: Mapping[str, Domain]) -> tuple[dict
     return domains, {name: _codes(frame[name], domain, name) for name, domain in domains.items()}
 
 
-def frame_of(
-    codes: Mapping[str, IntArray], domains: Mapping[str, Domain], types: Mapping[str, Any], rng: np.random.Generator
-) -> "pd.DataFrame":
-    """Turn codes back into values: a category, or a number drawn from its bin.
-
-    Args:
-        codes: Column -> (rows,) codes.
-        domains: Columns in the order wanted.
-        types: Column -> type, from `to_json`; a column without one gets what fits its values.
-        rng: Draws the numbers.
-    """
-    import pandas as pd
-
-    found = {}
-    for name, domain in domains.items():
-        if isinstance(domain, Bins):
-            column = pd.Series(domain.numbers(codes[name], rng))
-            found[name] = column.astype(_type_from_json(types[name])) if name in types else column
-        else:
-            held = np.empty(len(domain.values) + 1, dtype=object)
-            held[:-1], held[-1] = domain.values, np.nan
-            values = held[codes[name]]
-            found[name] = pd.Series(values, dtype=_type_from_json(types[name]) if name in types else None)
-    return pd.DataFrame(found)
-
-
 def _domain(values: "pd.Series[Any]", domain: Domain | None, name: str) -> Domain:
     """Return a column's domain with everything decided that its type decides."""
     import pandas as pd
@@ -195,11 +169,3 @@ def _type_to_json(dtype: Any) -> Any:
     if isinstance(dtype, pd.StringDtype) and dtype.na_value is pd.NA:
         return f"string[{dtype.storage}]"
     return str(dtype)
-
-
-def _type_from_json(found: Any) -> Any:
-    import pandas as pd
-
-    if isinstance(found, str):
-        return pd.api.types.pandas_dtype(found)
-    return pd.CategoricalDtype(found["categories"], ordered=found["ordered"])

@@ -11,6 +11,7 @@ import numpy as np
 
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.mechanisms.tables.consistency import Fitted, clipped, fit
+from defenses.mechanisms.tables.decoded import frame_of
 from defenses.mechanisms.tables.discrete_laplace import KeyStream, add_by_opendp, noise_scale
 from defenses.mechanisms.tables.domains import Domain, domain_from_json, domain_to_json
 from defenses.mechanisms.tables.margins import Margin, contingency, shape_of
@@ -116,8 +117,6 @@ class Released:
             rows: How many, at least 1; None: as many as there were, where that is public, else as there seem to be.
             seed: Makes the draw repeatable; None takes the system's entropy.
         """
-        from defenses.mechanisms.tables.frames import frame_of
-
         rng = np.random.default_rng(seed)
         return frame_of(self.codes(rows, rng), self.domains, self.types, rng)
 

@@ -10,12 +10,11 @@ from auditor.epsilon.gaussian_dp import gaussian_mu
 from auditor.epsilon.many_runs import ManyRunAudit, audit_many_runs, crafted_job
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import History
+from defenses.defense import History, Job
 from defenses.engine.store import ModelStore
 from defenses.engine.training import train
 from defenses.ensemble import Ensemble
 from defenses.gradients import ClippedGaussian
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots

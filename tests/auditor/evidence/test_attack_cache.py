@@ -12,7 +12,7 @@ from torch import nn
 
 from attacks.membership.population import Population
 from attacks.protocol import Guesses, MembershipScores
-from attacks.threat_model import Target
+from attacks.target import Target
 from attacks.transcript import Transcript
 from auditor.evidence.attack_cache import KeptClaims
 from auditor.subject import Question

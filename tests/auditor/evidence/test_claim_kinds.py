@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from attacks.protocol import Attack, Claim
-from attacks.threat_model import ThreatModel, View
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from auditor.audit import run_audit
 from auditor.context import Setting
 from auditor.evidence.claim_kind import ClaimKind, Joined, claim_kinds

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, Predicates, Stolen
-from attacks.threat_model import LABEL, Capability, Target, ThreatModel, View
+from attacks.target import Target
+from attacks.threat_model import LABEL, ThreatModel
+from attacks.view import View
 from auditor.evidence.attribute_inference import hidden_values, join_guesses
 from auditor.evidence.run_attack import gather
 from auditor.evidence.singling_out import join_predicates

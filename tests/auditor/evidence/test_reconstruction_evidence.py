@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
-from attacks.threat_model import Capability, Target, ThreatModel, View
+from attacks.target import Target
+from attacks.threat_model import ThreatModel
+from attacks.view import View
 from auditor.audit import run_audit
 from auditor.context import Setting
 from auditor.evidence.reconstruction_comparison import compare, flagged, in_words

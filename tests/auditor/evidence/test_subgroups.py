@@ -8,7 +8,7 @@ from torch import nn
 
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.evidence.membership import ScoredCandidates
 from auditor.evidence.ranking import Ranking
 from auditor.evidence.run_attack import Evidence

@@ -14,10 +14,9 @@ from auditor.reproductions.learning_curve import Curve
 from auditor.workspace import Workplace
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import History
+from defenses.defense import History, Job
 from defenses.engine.training import train
 from defenses.guarantee import Guarantee, Unaccounted
-from defenses.job import Job
 from defenses.modes import Mode
 from defenses.recipe import Recipe
 from defenses.records import Image, Records

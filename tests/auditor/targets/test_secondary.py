@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attacks.gradient_leakage.shared_gradients import deviation_of_noise
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.audit import run_audit
 from auditor.context import Setting
 from auditor.datasets import placeholder_records as drawing

@@ -11,7 +11,7 @@ from attacks.membership.loss_threshold import LossThreshold
 from attacks.membership.rmia import RMIA
 from attacks.protocol import Attack, Claim, MembershipScores, Reconstructions
 from attacks.reconstruction.model_inversion import ModelInversion
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.reconstruction import ReconstructionEvidence
 from auditor.evidence.reconstruction_comparison import flagged

@@ -11,7 +11,6 @@ from auditor.audit import Audit, run_audit
 from auditor.context import Setting
 from auditor.plan.plan import load_plan
 from auditor.workspace import Workplace
-from reports.exit_codes import report_exit_code
 from reports.gate.gate import Policy, gate
 from reports.pages.markdown import summary
 from reports.pages.report_page import render
@@ -95,7 +94,7 @@ def test_a_holdout_that_was_trained_on_cannot_pass(tmp_path: Path) -> None:
     assert found.found.low > 0.3
     assert report.verdict is Status.INCONCLUSIVE
     assert report.headline == found.sentence
-    assert report_exit_code(report) == 3
+    assert report.exit_code == 3
     for lenient in (False, True):
         policy = Policy.model_validate(
             {"rules": [{"measure": "auc", "maximum": 0.6}], "allow_inconclusive": lenient, "require_control": False}
@@ -111,7 +110,7 @@ def test_an_honest_owner_keeps_the_verdict(tmp_path: Path) -> None:
     handed_over(tmp_path, "honest")
     report = audited(tmp_path).report
     assert report.verdict is Status.VIOLATED
-    assert report_exit_code(report) == 1
+    assert report.exit_code == 1
     for code in ("PA020", "PA021"):
         assert only(report, code).status is Status.INFORMATION
         assert not only(report, code).counts
@@ -141,7 +140,7 @@ def test_sides_that_are_not_what_they_are_said_to_be_cannot_pass(
     assert claims(report) is Status.CONSISTENT
     assert only(report, code).status is Status.INCONCLUSIVE
     assert words in only(report, code).sentence
-    assert report_exit_code(report) == 3
+    assert report.exit_code == 3
 
 
 def test_sides_from_two_sources_are_told_apart_without_the_model(tmp_path: Path) -> None:
@@ -151,7 +150,7 @@ def test_sides_from_two_sources_are_told_apart_without_the_model(tmp_path: Path)
     found = only(report, "PA021")
     assert found.status is Status.INCONCLUSIVE
     assert "a classifier that never sees the model" in found.sentence
-    assert report_exit_code(report) != 0
+    assert report.exit_code != 0
     untested = only(report, "PA020")
     assert untested.found is None
     assert "not tested" in untested.sentence

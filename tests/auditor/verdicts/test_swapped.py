@@ -11,7 +11,7 @@ from torch import nn
 
 from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.audit import run_audit
 from auditor.context import Setting
 from auditor.epsilon.one_run import one_run_from_scores

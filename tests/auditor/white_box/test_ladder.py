@@ -12,7 +12,7 @@ from auditor.white_box.step_bounds import mu_limits
 from benchmarks import ladder
 from benchmarks.harness import Settings
 from defenses.architectures import Architecture
-from defenses.job import Job
+from defenses.defense import Job
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots

@@ -10,10 +10,9 @@ from auditor.white_box.prior_aware import audit_reconstruction
 from auditor.white_box.step_audit import Watch, audit_steps, observe_steps
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import History
+from defenses.defense import History, Job
 from defenses.engine.training import train
 from defenses.gradients import GradientRule
-from defenses.job import Job
 from defenses.mechanisms.clipping.noisy_quantile import NoisyQuantile
 from defenses.modes import Mode
 from defenses.randomness import Noise

@@ -10,8 +10,8 @@ from auditor.verdicts.epsilon_claims import judge_reconstruction
 from auditor.white_box.prior_aware import audit_reconstruction, one_sided
 from auditor.white_box.step_audit import claim_of
 from defenses.architectures import Architecture
+from defenses.defense import Job
 from defenses.gradients import ClippedGaussian
-from defenses.job import Job
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots

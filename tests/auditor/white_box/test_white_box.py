@@ -18,9 +18,8 @@ from auditor.white_box.step_audit import Watch, audit_one_run, audit_steps, clai
 from auditor.white_box.step_bounds import LARGEST_EXCESS, audit_observations, implied_epsilon, mu_limits
 from defenses.accounting import price
 from defenses.architectures import Architecture
-from defenses.defense import Defense, History
+from defenses.defense import Defense, History, Job
 from defenses.gradients import ClippedGaussian, GradientRule
-from defenses.job import Job
 from defenses.modes import Mode
 from defenses.recipe import Recipe, Schedule
 from defenses.records import Records, Table
