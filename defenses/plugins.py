@@ -1,9 +1,31 @@
-"""Schemes and attacks of third parties: installed packages that name them in their entry points."""
+"""What is found rather than listed: the classes of a folder's files, and those that installed packages name."""
 
+import importlib
 import importlib.metadata
 import inspect
+import pkgutil
 
 from defenses.errors import PluginError
+
+
+def classes_in(folder: str, kind: type) -> list[type]:
+    """Return the concrete subclasses of a class that the modules of a package define, in the order of the modules.
+
+    The package is imported when this is called, so that whoever looks into a folder does not depend on its files.
+
+    Args:
+        folder: Name of the package, such as "defenses.schemes".
+        kind: What each must be a subclass of.
+    """
+    found: list[type] = []
+    for module in pkgutil.walk_packages(importlib.import_module(folder).__path__, f"{folder}."):
+        loaded = importlib.import_module(module.name)
+        found += [
+            member
+            for _, member in inspect.getmembers(loaded, inspect.isclass)
+            if issubclass(member, kind) and not inspect.isabstract(member) and member.__module__ == module.name
+        ]
+    return found
 
 
 def load_plugins(group: str, kind: type, *, taken: set[str]) -> list[type]:

@@ -2,15 +2,12 @@
 
 import abc
 import functools
-import importlib
-import inspect
-import pkgutil
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-import auditor.canaries.types
+from defenses.plugins import classes_in
 from defenses.progress import OnProgress, silent
 from defenses.records import FloatArray, IntArray, Records
 
@@ -70,12 +67,5 @@ class Kind(abc.ABC):
 @functools.cache
 def kinds() -> dict[str, type[Kind]]:
     """Return every kind of canary by its name."""
-    found: list[type[Kind]] = []
-    for module in pkgutil.iter_modules(auditor.canaries.types.__path__, f"{auditor.canaries.types.__name__}."):
-        loaded = importlib.import_module(module.name)
-        found += [
-            member
-            for _, member in inspect.getmembers(loaded, inspect.isclass)
-            if issubclass(member, Kind) and member.__module__ == module.name
-        ]
+    found: list[type[Kind]] = classes_in("auditor.canaries.types", Kind)
     return {kind.name: kind for kind in sorted(found, key=lambda kind: kind.name)}

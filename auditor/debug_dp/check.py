@@ -2,14 +2,12 @@
 
 import abc
 import functools
-import importlib
-import inspect
-import pkgutil
 from dataclasses import dataclass
 from typing import ClassVar
 
 from auditor.debug_dp.bench import Bench
 from auditor.epsilon.bound import EpsilonBound
+from defenses.plugins import classes_in
 
 
 @dataclass(frozen=True)
@@ -58,14 +56,5 @@ class Check(abc.ABC):
 @functools.cache
 def checks() -> tuple[type[Check], ...]:
     """Return every check: each file of the folder `checks` that defines one, in the order in which they are run."""
-    import auditor.debug_dp.checks as folder
-
-    found: list[type[Check]] = []
-    for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}."):
-        loaded = importlib.import_module(module.name)
-        found += [
-            member
-            for _, member in inspect.getmembers(loaded, inspect.isclass)
-            if issubclass(member, Check) and not inspect.isabstract(member) and member.__module__ == module.name
-        ]
+    found: list[type[Check]] = classes_in("auditor.debug_dp.checks", Check)
     return tuple(sorted(found, key=lambda check: check.order))

@@ -1,14 +1,11 @@
 """Every kind of target: each file of `auditor.targets` that defines one, and entry points of installed packages."""
 
 import functools
-import importlib
-import inspect
-import pkgutil
 from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
 
-from defenses.plugins import load_plugins
+from defenses.plugins import classes_in, load_plugins
 
 ENTRY_POINTS = "privacy_auditor.targets"
 FOLDER = "auditor.targets"
@@ -23,14 +20,7 @@ def discovered(base: type[Kind]) -> dict[str, type[Kind]]:
     Args:
         base: What each is a concrete subclass of; `auditor.plan.plan.TargetPlan`.
     """
-    found: list[type[Kind]] = []
-    for module in pkgutil.iter_modules(importlib.import_module(FOLDER).__path__, f"{FOLDER}."):
-        loaded = importlib.import_module(module.name)
-        found += [
-            member
-            for _, member in inspect.getmembers(loaded, inspect.isclass)
-            if issubclass(member, base) and not inspect.isabstract(member) and member.__module__ == module.name
-        ]
+    found: list[type[Kind]] = classes_in(FOLDER, base)
     found += load_plugins(ENTRY_POINTS, base, taken={_name(kind) for kind in found})
     return {_name(kind): kind for kind in sorted(found, key=_name)}
 

@@ -149,10 +149,8 @@ def reseal(path: Path, sealed: Sealed) -> None:
         sealed.write(file)
 
 
-def spoil(folder: Path, what: str) -> str:
-    """Make one mistake; return the plan to run."""
-    seal = folder / "coins.sealed"
-    sealed = Sealed.read(seal)
+def spoil_file(seal: Path, what: str) -> None:
+    """Make a mistake with the sealed file itself, if it is one of these."""
     if what == "open to all":
         seal.chmod(0o644)
     elif what == "no seal":
@@ -165,7 +163,14 @@ def spoil(folder: Path, what: str) -> str:
         arrays["coins"][0] ^= 1
         with seal.open("wb") as file:
             np.savez(file, **arrays)
-    elif what == "all members":
+
+
+def spoil(folder: Path, what: str) -> str:
+    """Make one mistake; return the plan to run."""
+    seal = folder / "coins.sealed"
+    sealed = Sealed.read(seal)
+    spoil_file(seal, what)
+    if what == "all members":
         reseal(seal, replace(sealed, included=np.ones(300, np.bool_)))
     elif what == "unfair coins":
         reseal(seal, replace(sealed, included=np.arange(300) < 260))
