@@ -92,6 +92,8 @@ class Defense(abc.ABC):
         unit: Whose presence it hides.
         uses_public: Whether it needs records that are public (of the same shape, outside every training).
         trains_itself: Whether its training is not the engine's loop; it then has a `train` of its own.
+        example: Settings, beside the defaults, under which the contract tests train with it.
+        example_hidden: Hidden layers of the networks that they train; none for a scheme of linear models alone.
         label_smoothing: Share of the target that the cross-entropy spreads over all classes, in [0, 1).
     """
 
@@ -103,6 +105,8 @@ class Defense(abc.ABC):
     unit: ClassVar[Unit] = Unit.RECORD
     uses_public: ClassVar[bool] = False
     trains_itself: ClassVar[bool] = False
+    example: ClassVar[Mapping[str, Any]] = {}
+    example_hidden: ClassVar[tuple[int, ...]] = (4,)
     label_smoothing: float = 0.0
 
     def prepare(self, records: Records, rng: np.random.Generator, *, public: Records | None = None) -> Prepared:

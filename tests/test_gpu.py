@@ -54,7 +54,7 @@ CASES = [(name, network) for name in schemes() for network in NETWORKS.get(name,
 
 
 def scheme(name: str, **changes: object) -> Defense:
-    return schemes()[name](**(SETTINGS.get(name, {}) | changes))
+    return schemes()[name](**(dict(schemes()[name].example) | SETTINGS.get(name, {}) | changes))
 
 
 def job(defense: Defense, *, architecture: str = "cnn", epochs: int = 3) -> Job:

@@ -20,7 +20,6 @@ STILL_LONG = {
     "auditor/evidence/record_leakage.py record_leakage",
     "auditor/verdicts/holdout.py fit_of_sides",
     "auditor/verdicts/judge.py judge_claim",
-    "auditor/verdicts/judge.py judge_leak",
     "defenses/mechanisms/tables/frames.py release_tables",
     "defenses/mechanisms/tables/released.py release",
 }

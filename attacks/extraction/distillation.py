@@ -65,6 +65,7 @@ class Distillation(Attack):
     paper = "Orekondy et al. 2019, Knockoff Nets: Stealing Functionality of Black-Box Models"
     claims = ExtractedModel
     usual = False  # trains a network at every budget
+    example = {"steps": 150, "queries": (20, 60)}
 
     def __post_init__(self) -> None:
         if not self.queries or self.queries[0] < 1 or any(a >= b for a, b in itertools.pairwise(self.queries)):

@@ -39,6 +39,7 @@ class DLG(Attack):
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Reconstructions
     usual = False
+    example = {"evaluations": 20}
 
     def __post_init__(self) -> None:
         check_settings(

@@ -48,6 +48,7 @@ class InvertingGradients(Attack):
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Reconstructions
     usual = False
+    example = {"evaluations": 20}
 
     def __post_init__(self) -> None:
         check_settings(

@@ -161,6 +161,7 @@ class AttributeInference(Attack):
     paper = "Fredrikson et al. 2014, Privacy in Pharmacogenetics; Jayaraman and Evans 2022"
     claims = Guesses
     usual = False  # the attribute must be named
+    example = {"attribute": "colour"}
 
     def __post_init__(self) -> None:
         if self.method not in ("confidence", "learned"):

@@ -152,6 +152,8 @@ class LiRA(Attack):
     title = "LiRA"
     paper = "Carlini et al. 2022, Membership Inference Attacks From First Principles"
     requires = ThreatModel(frozenset({Capability.LOGITS}), recipe=True)
+    usual = True
+    example = {"shadows": 8}
 
     def __post_init__(self) -> None:
         if self.shadows < 2:

@@ -26,6 +26,7 @@ class LossThreshold(Attack):
     title = "Loss threshold"
     paper = "Yeom et al. 2018, Privacy Risk in Machine Learning"
     requires = ThreatModel(frozenset({Capability.LOGITS}))
+    usual = True
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
         """Return minus the cross-entropy loss of every candidate."""

@@ -84,6 +84,7 @@ class Reference(Attack):
     paper = "Watson et al. 2022, On the Importance of Difficulty Calibration in Membership Inference Attacks"
     requires = ThreatModel(frozenset({Capability.LOGITS}), recipe=True)
     usual = False  # a variant of LiRA
+    example = {"shadows": 8}
 
     def __post_init__(self) -> None:
         if self.shadows < 1:

@@ -156,6 +156,8 @@ class RMIA(Attack):
     title = "RMIA"
     paper = "Zarifzadeh, Liu, Shokri 2024, Low-Cost High-Power Membership Inference Attacks"
     requires = ThreatModel(frozenset({Capability.LOGITS}), population=True, recipe=True)
+    usual = True
+    example = {"shadows": 8}
 
     def __post_init__(self) -> None:
         if self.shadows < 1 or (self.shadows < 2 and not self.online and self.a is None):

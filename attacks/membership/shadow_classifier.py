@@ -68,6 +68,8 @@ class ShadowClassifier(Attack):
     title = "Shadow classifier"
     paper = "Shokri et al. 2017, Membership Inference Attacks Against Machine Learning Models"
     requires = ThreatModel(frozenset({Capability.LOGITS}), recipe=True)
+    usual = True
+    example = {"shadows": 8}
 
     def __post_init__(self) -> None:
         if self.shadows < 1 or self.rows < 100:

@@ -263,6 +263,7 @@ class Dcgan(Attack):
     requires = ThreatModel(frozenset({Capability.SYNTHETIC}), candidates=False)
     claims = Reconstructions
     usual = False  # needs what only some schemes release
+    example = {"steps": 150, "samples": 20}
 
     def __post_init__(self) -> None:
         if self.samples < 1:

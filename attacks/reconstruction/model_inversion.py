@@ -70,6 +70,7 @@ class ModelInversion(Attack):
     claims = Reconstructions
     similarity = "ncc"  # brightness and contrast of what a class looks like are anybody's guess
     usual = False  # says what a class looks like, seldom what a record does
+    example = {"steps": 150}
 
     def __post_init__(self) -> None:
         if self.restarts < 1 or self.steps < 1 or self.copies < 1:

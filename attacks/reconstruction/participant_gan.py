@@ -69,6 +69,7 @@ class ParticipantGan(Attack):
     requires = ThreatModel(frozenset({Capability.WEIGHTS}), candidates=False)
     claims = Reconstructions
     usual = False  # a variant of model inversion
+    example = {"steps": 150, "samples": 20}
 
     def __post_init__(self) -> None:
         for name, least in {"samples": 1, "steps": 1, "batch_size": 4, "hidden": 1}.items():

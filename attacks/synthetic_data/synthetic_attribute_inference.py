@@ -77,6 +77,7 @@ class SyntheticAttributeInference(Attack):
     paper = "Giomi et al. 2023, A Unified Framework for Quantifying Privacy Risk in Synthetic Data"
     claims = Guesses
     usual = False  # the attribute must be named
+    example = {"attribute": "colour"}
 
     def __post_init__(self) -> None:
         if not self.reach > 0:

@@ -9,10 +9,11 @@ from attacks.registry import catalogue
 from auditor.canaries.canary_type import Kind, kinds
 from auditor.canaries.detectability import canaries_needed, one_run_ceiling
 from auditor.canaries.planting import FEWEST
-from auditor.plan.plan import nearest, table_error
+from auditor.plan.plan import table_error
 from auditor.plan.sections import Source
 from defenses.errors import PlanError
 from reports.parsing import read_toml
+from reports.suggestions import nearest
 from reports.untrusted import printable, quoted
 
 
@@ -24,7 +25,7 @@ def find_kind(name: str) -> Kind:
     """
     known = kinds()
     if name not in known:
-        raise PlanError(f"kind {quoted(name)} of canaries is unknown, {nearest(name, list(known))}")
+        raise PlanError(f"kind {quoted(name)} of canaries is unknown{nearest(name, list(known))}")
     return known[name]()
 
 

@@ -35,15 +35,15 @@ def reproduce(
         from auditor.cli.progress import shown_progress
         from auditor.context import Setting
         from auditor.files.result_files import write_whole
-        from auditor.plan.plan import nearest
         from auditor.reproductions import experiments
         from auditor.workspace import Workplace
         from defenses.errors import PlanError
         from reports.pages.reproduction_page import render_reproduction, reproduction_markdown
+        from reports.suggestions import nearest
 
         known = experiments()
         if paper.upper() not in known:
-            raise PlanError(f"paper {paper!r} is unknown, {nearest(paper.upper(), list(known))}")
+            raise PlanError(f"paper {paper!r} is unknown{nearest(paper.upper(), list(known))}")
         experiment = known[paper.upper()]
         share = experiment.DEFAULT_SCALE if scale is None else scale
         if not 0 < share <= 1:

@@ -14,12 +14,13 @@ from auditor.datasets.image_folders import read_folder
 from auditor.datasets.image_sets import IMAGE_SETS
 from auditor.datasets.member_nonmember_checks import check_records
 from auditor.datasets.reading import Reading
-from auditor.datasets.schema import decode, encode, few, nearest
+from auditor.datasets.schema import decode, encode, few
 from auditor.datasets.table_files import TABLE_ENDINGS, read_table
 from auditor.datasets.table_sets import TABLE_SETS
 from auditor.files.memory_budget import default_budget
 from defenses.errors import AuditError, DataError
 from defenses.records import Records
+from reports.suggestions import nearest
 from reports.untrusted import guarded
 
 __all__ = ["DATA_SETS", "DATA_VARIABLE", "DataSet", "Part", "check_records", "decode", "encode", "load", "names"]
@@ -113,7 +114,8 @@ def _find(source: str | Path, split: Part, reading: Reading, *, data_dir: Path |
         if isinstance(source, Path) or "/" in source or path.suffix:
             raise DataError(f"there is no file or folder {path}; correct the path, or name one of {few(DATA_SETS, 99)}")
         raise ValueError(
-            f"unknown data set {source!r}{nearest(name, DATA_SETS)}; known: {few(DATA_SETS, 99)}, or give a path"
+            f"unknown data set {source!r}{nearest(name, DATA_SETS, listed=False)}; known: {few(DATA_SETS, 99)}, or "
+            "give a path"
         )
     if split == "test":
         raise ValueError(f"split is 'test', but {path} has no parts; give the path of the part that you mean")

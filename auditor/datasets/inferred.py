@@ -6,20 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.datasets.schema import (
-    MISSING,
-    all_finite,
-    as_numbers,
-    as_text,
-    categorical,
-    few,
-    nearest,
-    numeric,
-    quoted,
-    table,
-)
+from auditor.datasets.schema import MISSING, all_finite, as_numbers, as_text, categorical, few, numeric, quoted, table
 from defenses.errors import DataError
 from defenses.records import Column, Table
+from reports.suggestions import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +94,8 @@ def _check_names(names: Sequence[str], source: str, **arguments: Collection[str]
         for name in given:
             if name not in names:
                 raise ValueError(
-                    f"{argument}: {source} has no column {quoted(name)}{nearest(name, names)}; it has {few(names)}"
+                    f"{argument}: {source} has no column {quoted(name)}{nearest(name, names, listed=False)}; it has "
+                    f"{few(names)}"
                 )
 
 

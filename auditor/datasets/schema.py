@@ -4,7 +4,6 @@ A numeric column is one feature, scaled to [0, 1] by its range; a categorical co
 categories. The schema is data (`defenses.records.Table`), so two files can be encoded alike and rows can be decoded.
 """
 
-import difflib
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -131,12 +130,6 @@ def decode(x: FloatArray, schema: Table) -> "pd.DataFrame":
         else:
             columns[column.name] = column.low + block[:, 0].astype(np.float64) * (column.high - column.low)
     return pd.DataFrame(columns)
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """Return ' (did you mean ...?)' for the closest known name, or nothing if none is close."""
-    match = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {quoted(match[0])}?)" if match else ""
 
 
 def few(names: Collection[object], most: int = 8) -> str:

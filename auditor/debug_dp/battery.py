@@ -14,10 +14,10 @@ from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.implementation import Implementation, UserCodeError
 from auditor.debug_dp.p_values import holm
 from auditor.epsilon.bound import EpsilonBound
-from auditor.plan.plan import nearest
 from defenses.errors import NotApplicableError, PlanError
 from defenses.progress import OnProgress, Progress, silent
 from reports.exit_codes import ExitCode, worst
+from reports.suggestions import nearest
 
 BUDGET = 100.0
 
@@ -165,7 +165,7 @@ def _chosen(only: Collection[str], skip: Collection[str]) -> list[type[Check]]:
     known = [check.name for check in checks()]
     for name in (*only, *skip):
         if name not in known:
-            raise PlanError(f"there is no check {name!r}, {nearest(name, known)}")
+            raise PlanError(f"there is no check {name!r}{nearest(name, known)}")
     chosen = [check for check in checks() if (not only or check.name in only) and check.name not in skip]
     if not chosen:
         raise PlanError("no check is left to run; skip fewer")

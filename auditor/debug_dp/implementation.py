@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auditor.plan.plan import nearest
 from defenses.errors import AuditError, PlanError
+from reports.suggestions import nearest
 
 STEP = "train_step(model, optimizer, x, y, *, max_grad_norm, noise_multiplier, expected_batch_size)"
 TRAINING = (
@@ -120,7 +120,7 @@ def find_implementation(name: str) -> Implementation:
     function = getattr(module, attribute, None)
     if function is None:
         known = [each for each, value in vars(module).items() if callable(value)]
-        hint = f", {nearest(attribute, known)}" if known else ""
+        hint = f"{nearest(attribute, known)}" if known else ""
         raise PlanError(f"module {module_name!r} has no {attribute!r}{hint}")
     return check_implementation(name, function)
 

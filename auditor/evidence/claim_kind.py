@@ -6,18 +6,15 @@ the registry of measures, if it brings measures of its own.
 
 import abc
 import functools
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
 
-import auditor.evidence
 from attacks.protocol import Attack, Claim
 from auditor.evidence.ranking import Ranking
 from auditor.subject import Question
+from defenses.plugins import classes_in
 from reports.records.report import CopyRecord, Estimate
 
 
@@ -98,12 +95,8 @@ class ClaimError(Exception):
 @functools.cache
 def claim_kinds() -> dict[type[Claim], ClaimKind]:
     """Return every kind by the type of its claims: each file of this folder that defines one."""
-    found: dict[type[Claim], ClaimKind] = {}
-    for module in pkgutil.iter_modules(auditor.evidence.__path__, f"{auditor.evidence.__name__}."):
-        for _, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(member, ClaimKind) and member.__module__ == module.name and not inspect.isabstract(member):
-                found[member.claims] = member()
-    return found
+    found: list[type[ClaimKind]] = classes_in("auditor.evidence", ClaimKind)
+    return {kind.claims: kind() for kind in found}
 
 
 def kind_of(claims: type[Claim]) -> ClaimKind:

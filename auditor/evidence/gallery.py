@@ -10,7 +10,7 @@ from attacks.protocol import Reconstructions
 from auditor.evidence.reconstruction import ReconstructionEvidence
 from auditor.evidence.run_attack import Evidence
 from defenses.records import FloatArray, Image, Records, Table
-from reports.records.report import GalleryItem, Picture
+from reports.records.gallery import GalleryItem, Picture
 
 SHOWN = 8
 

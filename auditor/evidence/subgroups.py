@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from auditor.evidence.run_attack import Evidence
-from auditor.plan.plan import nearest
 from auditor.statistics import membership
 from defenses.errors import PlanError
 from defenses.records import BoolArray, Column, IntArray, Records, Table
 from reports.measures import AUC
 from reports.records.report import Slice
+from reports.suggestions import nearest
 
 CLASS, CORRECT = "class", "correct"
 SMALLEST = 10  # members, and non-members, below which a part says nothing
@@ -28,7 +28,7 @@ def check_slices(wanted: Sequence[str], records: Records) -> None:
     known = [CLASS, CORRECT, *(_columns(records))]
     for name in wanted:
         if name not in known:
-            raise PlanError(f"slices: {name!r} is no column of {records.name}, {nearest(name, known)}")
+            raise PlanError(f"slices: {name!r} is no column of {records.name}{nearest(name, known)}")
 
 
 def parts(wanted: Sequence[str], records: Records, predicted: IntArray) -> list[Part]:

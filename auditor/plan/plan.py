@@ -1,7 +1,6 @@
 """The audit plan: what to audit, how, and against which limits; read from TOML, checked before anything is trained."""
 
 import abc
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -38,6 +37,7 @@ from auditor.plan.target_kinds import discovered, union_of
 from auditor.plan.terms import Terms
 from defenses.errors import PlanError
 from reports.parsing import and_more, parse_toml, read_toml
+from reports.suggestions import nearest
 from reports.untrusted import printable, quoted
 
 if TYPE_CHECKING:
@@ -300,19 +300,13 @@ def table_error(error: ValidationError, root: type[BaseModel], *within: str) -> 
     return PlanError(and_more([_sentence(dict(one), root, list(within)) for one in listed[:_FIRST]], len(listed)))
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """Return ", did you mean ...?" with the nearest known name, or the list of all."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
-
-
 def _sentence(problem: dict[str, Any], root: type[BaseModel], within: list[str]) -> str:
     place = [str(part) for part in problem["loc"]]
     if issubclass(root, Plan) and place[:1] == ["target"]:
         place = place[1:]  # what follows is the name of its table
     where = printable(".".join([*within, *place]) or "the plan", longest=120)
     if problem["type"] == "extra_forbidden":
-        return f"key {where!r} is unknown, {nearest(place[-1], _known_keys(root, place[:-1]))}"
+        return f"key {where!r} is unknown{nearest(place[-1], _known_keys(root, place[:-1]))}"
     if problem["type"] == "missing":
         return f"key {where!r} is missing"
     message = printable(str(problem["msg"]).removeprefix("Value error, "))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from attacks.capabilities import Capability
 from attacks.protocol import Attack
 from attacks.registry import catalogue
-from auditor.plan.plan import Plan, nearest
+from auditor.plan.plan import Plan
 from auditor.plan.sections import Control, Named, Training
 from auditor.reasons import reason
 from defenses.architectures import NAMES, Architecture, find_factory
@@ -23,6 +23,7 @@ from defenses.sampling import Lots
 from defenses.schemes import schemes
 from defenses.updates import SGD, Adam, UpdateRule
 from reports.parsing import problems
+from reports.suggestions import nearest
 from reports.untrusted import printable, quoted
 
 
@@ -37,7 +38,7 @@ def resolve_architecture(plan: Plan, *, allow_code: bool) -> Architecture:
     name = plan.model.architecture
     if ":" not in name and name not in NAMES:
         raise PlanError(
-            f"architecture {quoted(name)} is unknown, {nearest(name, list(NAMES))}; or give package.module:factory"
+            f"architecture {quoted(name)} is unknown{nearest(name, list(NAMES))}; or give package.module:factory"
         )
     try:
         find_factory(name, allow_code=allow_code)
@@ -88,7 +89,7 @@ def resolve_defense(plan: Plan) -> Defense:
     known = schemes()
     named = plan.scheme or Named(name="none")
     if named.name not in known:
-        raise PlanError(f"scheme {quoted(named.name)} is unknown, {nearest(named.name, list(known))}")
+        raise PlanError(f"scheme {quoted(named.name)} is unknown{nearest(named.name, list(known))}")
     given = named.parameters
     if "delta" in _fields(known[named.name]):
         given = {"delta": plan.judged_delta} | given
@@ -107,7 +108,7 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
     found: list[tuple[Attack, bool]] = []
     for entry in named:
         if entry.name not in known:
-            raise PlanError(f"attack {quoted(entry.name)} is unknown, {nearest(entry.name, list(known))}")
+            raise PlanError(f"attack {quoted(entry.name)} is unknown{nearest(entry.name, list(known))}")
         kind = known[entry.name]
         given = entry.parameters
         if "shadows" in _fields(kind):
@@ -161,7 +162,7 @@ def parameter_types(scheme: str) -> dict[str, set[type]]:
     """
     known = schemes()
     if scheme not in known:
-        raise PlanError(f"scheme {quoted(scheme)} is unknown, {nearest(scheme, list(known))}")
+        raise PlanError(f"scheme {quoted(scheme)} is unknown{nearest(scheme, list(known))}")
     hints = get_type_hints(known[scheme])
     return {name: set(get_args(hints[name]) or (hints[name],)) for name in _fields(known[scheme])}
 
@@ -186,7 +187,7 @@ def _make(kind: type[Any], given: Mapping[str, Any], what: str) -> Any:
     for name, value in given.items():
         if name not in known:
             raise PlanError(
-                f"{what} has no parameter {quoted(name)}, {nearest(name, known) if known else 'it takes none'}"
+                f"{what} has no parameter {quoted(name)}{nearest(name, known) if known else '; it takes none'}"
             )
         try:
             read[name] = TypeAdapter(hints[name]).validate_python(value)

@@ -96,6 +96,7 @@ class AdaptiveClipping(Defense):
         "Cheng, Shang, Jiang and Du 2026, A Deep Learning Differential Privacy Protection Scheme Based on Adaptive "
         "Clipping"
     )
+    example = {"noise_multiplier": 1.0, "labels": 2}
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("epsilon", "noise_multiplier", "gradient_noise")}

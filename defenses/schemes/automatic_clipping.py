@@ -65,6 +65,7 @@ class AutomaticClipping(DPSGD):
     name = "automatic_clipping"
     title = "automatic clipping"
     paper = "Bu et al. 2022, Automatic Clipping"
+    example = {"noise_multiplier": 1.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()

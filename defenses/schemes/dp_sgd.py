@@ -42,6 +42,7 @@ class DPSGD(Defense):
     title = "DP-SGD"
     paper = "Abadi et al. 2016, Deep Learning with Differential Privacy"
     sampler = Sampler.POISSON
+    example = {"noise_multiplier": 1.0}
 
     def __post_init__(self) -> None:
         if (self.epsilon is None) == (self.noise_multiplier is None):

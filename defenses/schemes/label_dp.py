@@ -37,6 +37,7 @@ class LabelDP(Defense):
     paper = "Ghazi et al. 2021, Deep Learning with Label Differential Privacy"
     neighboring = Neighboring.REPLACE_ONE
     unit = Unit.LABEL
+    example = {"epsilon": 1.0}
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):

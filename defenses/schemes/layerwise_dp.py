@@ -173,6 +173,7 @@ class LayerwiseDP(Defense):
     title = "layer-wise deep DP"
     paper = "Deep differential privacy with DCGAN feedback"
     sampler = Sampler.POISSON
+    example = {"noise_multiplier": 1.0}
 
     def __post_init__(self) -> None:
         DPSGD(epsilon=self.epsilon, noise_multiplier=self.noise_multiplier, delta=self.delta)

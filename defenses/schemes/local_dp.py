@@ -100,6 +100,7 @@ class LocalDP(Defense):
     paper = "Zhang et al., AI Model Training Data Privacy Protection Scheme Based on Local Differential Privacy"
     sampler = Sampler.SHUFFLE
     neighboring = Neighboring.REPLACE_ONE
+    example = {"gradient_epsilon": 1.0}
 
     def __post_init__(self) -> None:
         if self.source_epsilon is None and self.gradient_epsilon is None:

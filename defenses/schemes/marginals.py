@@ -73,6 +73,7 @@ class Marginals(Defense):
     paper = (
         "Yang et al. 2024, AI-Driven Anonymization: Protecting Personal Data Privacy While Leveraging Machine Learning"
     )
+    example = {"epsilon": 1.0}
 
     def __post_init__(self) -> None:
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):

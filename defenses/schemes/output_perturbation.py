@@ -138,6 +138,8 @@ class OutputPerturbation(Defense):
     paper = "Chaudhuri et al. 2011, Differentially Private Empirical Risk Minimization"
     neighboring = Neighboring.REPLACE_ONE
     trains_itself = True
+    example = {"epsilon": 1.0}
+    example_hidden = ()
 
     def __post_init__(self) -> None:
         for name, value in (

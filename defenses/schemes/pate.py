@@ -101,6 +101,7 @@ class PATE(Defense):
     paper = "Papernot et al. 2018, Scalable Private Learning with PATE"
     uses_public = True
     trains_itself = True
+    example = {"noise_scale": 1.0, "teachers": 3, "queries": 20}
 
     def __post_init__(self) -> None:
         if (self.epsilon is None) == (self.noise_scale is None):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from reports.exit_codes import ExitCode, worst
 from reports.gate.baseline import increase_row
 from reports.gate.gate_result import EXIT_CODES, GateResult, Outcome, Row
-from reports.gate.policy import Policy, Rule, load_policy, nearest
+from reports.gate.policy import Policy, Rule, load_policy
 from reports.gate.to_junit import to_junit
 from reports.gate.to_markdown import to_markdown
 from reports.gate.to_sarif import to_sarif
@@ -19,6 +19,7 @@ from reports.measures import EPSILON, KNOWN_NAMES, measure
 from reports.pages import wording
 from reports.records.grounds import GROUNDS
 from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report, Status
+from reports.suggestions import nearest
 
 __all__ = ["GateResult", "Policy", "Rule", "gate", "load_policy", "to_junit", "to_markdown", "to_sarif"]
 

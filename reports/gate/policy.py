@@ -1,6 +1,5 @@
 """The policy that a report is held against: limits, required attacks, and how strict to be."""
 
-import difflib
 import math
 from collections import Counter
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from reports.errors import ReportError
 from reports.measures import EPSILON, measure
 from reports.parsing import and_more, parse_toml, read_toml
+from reports.suggestions import nearest
 from reports.untrusted import printable, quoted
 
 _FIRST = 5  # problems that a message names
@@ -100,14 +100,6 @@ class Policy(_Part):
         if repeated:
             raise ValueError(f"two rules are called {quoted(repeated[0])}; give each an id of its own")
         return self
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """Return "; did you mean 'x'?" for the known name nearest to the given one, else the list of known names."""
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
 
 
 def _explain(error: ValidationError) -> str:

@@ -9,7 +9,8 @@ from reports.pages import figures, markdown, wording
 from reports.pages.page import fill
 from reports.pages.reading_order import attacks_in_order, attacks_left_out, carrying_finding, worst_first
 from reports.pages.toml_text import toml_text
-from reports.records.report import GalleryItem, Report
+from reports.records.gallery import GalleryItem
+from reports.records.report import Report
 
 
 def render(report: Report) -> str:

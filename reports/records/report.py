@@ -17,6 +17,7 @@ from reports.records.estimate import Count as Count
 from reports.records.estimate import Estimate as Estimate
 from reports.records.estimate import Share as Share
 from reports.records.estimate import Strict as Strict
+from reports.records.gallery import GalleryItem
 from reports.records.grounds import Trusted
 from reports.untrusted import quoted
 
@@ -270,30 +271,6 @@ class Timing(Strict):
     seconds: dict[str, float] = {}
     attempts_since: str | None = None
     reused: dict[str, int] = {}
-
-
-class Picture(Strict):
-    """One record to look at: `png` is base64 of a PNG file for an image, `fields` name and value of each column."""
-
-    png: str | None = None
-    fields: dict[str, str] = {}
-
-
-class GalleryItem(Strict):
-    """A reconstruction beside the records that it is most similar to.
-
-    `synthetic` says that no private record is shown: what was attacked is a drawn canary. `training` is the record that
-    it was made of where that is known, else the most similar training record.
-    """
-
-    attack: str
-    synthetic: bool
-    measure: str
-    reconstruction: Picture
-    training: Picture
-    similarity_training: float
-    holdout: Picture | None = None
-    similarity_holdout: float | None = None
 
 
 _OF_STATUS = {

@@ -24,13 +24,17 @@ from defenses.updates import SGD
 def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Target, BoolArray]:
     """The target, and the truth that no attack sees."""
     rng = np.random.default_rng(0)
-    kind = Table((), "y", ())
-    pool = Records(rng.normal(size=(240, 20)).astype(np.float32), rng.integers(0, 4, 240), 4, kind)
-    outside = Records(rng.normal(size=(150, 20)).astype(np.float32), rng.integers(0, 4, 150), 4, kind)
+    columns = tuple(Column(f"feature {place}", (), -5, 5, place, 1) for place in range(20))  # encoded in 0 to 1
+    kind = Table(columns, "y", ("p", "q", "r", "s"))
+
+    def rows(count: int) -> Records:
+        return Records(rng.random((count, 20), np.float32), rng.integers(0, 4, count), 4, kind)
+
+    pool, outside = rows(240), rows(150)
     recipe = Recipe(
         architecture=Architecture("mlp", {"hidden": [32]}),
-        lots=Lots(120, 20, 40),
-        learning_rate=0.1,
+        lots=Lots(120, 20, 100),
+        learning_rate=0.05,
         optimizer=SGD(0.9),
     )
     folder: Path = tmp_path_factory.mktemp("models")

@@ -18,25 +18,13 @@ from defenses.records import Records, Table
 from defenses.sampling import Lots
 from defenses.schemes import schemes
 
-# Parameters for schemes that have none by default.
-SETTINGS = {
-    "marginals": {"epsilon": 1.0},
-    "dp_sgd": {"noise_multiplier": 1.0},
-    "layerwise_dp": {"noise_multiplier": 1.0},
-    "automatic_clipping": {"noise_multiplier": 1.0},
-    "label_dp": {"epsilon": 1.0},
-    "output_perturbation": {"epsilon": 1.0},
-    "pate": {"noise_scale": 1.0, "teachers": 3, "queries": 20},
-    "local_dp": {"gradient_epsilon": 1.0},
-    "adaptive_clipping": {"noise_multiplier": 1.0, "labels": 2},
-}
-HIDDEN = {"output_perturbation": []}  # layers of the network; linear models alone
 LOTS = Lots(20, 5, 2)
 
 
 @pytest.fixture(params=list(schemes()))
 def defense(request: pytest.FixtureRequest) -> Defense:
-    return schemes()[request.param](**SETTINGS.get(request.param, {}))
+    scheme = schemes()[request.param]
+    return scheme(**scheme.example)
 
 
 def pool() -> Records:
@@ -50,7 +38,7 @@ def public() -> Records:
 
 
 def test_it_trains_and_is_a_function_of_its_seed(defense: Defense) -> None:
-    recipe = Recipe(architecture=Architecture("mlp", {"hidden": HIDDEN.get(defense.name, [4])}), lots=LOTS)
+    recipe = Recipe(architecture=Architecture("mlp", {"hidden": list(defense.example_hidden)}), lots=LOTS)
     included = np.random.default_rng(1).random((2, 40)) < 0.5
     included[1] = included[0]
     job = Job(recipe, defense, pool(), public=public())
@@ -78,7 +66,7 @@ def test_what_it_prepares_is_public_as_json_and_goes_through_its_front(defense: 
 
 
 def test_what_it_trained_comes_back_from_bytes(defense: Defense) -> None:
-    recipe = Recipe(architecture=Architecture("mlp", {"hidden": HIDDEN.get(defense.name, [4])}), lots=LOTS)
+    recipe = Recipe(architecture=Architecture("mlp", {"hidden": list(defense.example_hidden)}), lots=LOTS)
     job = Job(recipe, defense, pool(), public=public())
     ensemble = train(job, np.ones((1, 40), bool), [1], device="cpu")
     again = model_of(job, ensemble.to_bytes())
