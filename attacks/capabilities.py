@@ -31,7 +31,7 @@ _IMPLIES = {
 }
 
 
-def closure(capabilities: Iterable[Capability]) -> frozenset[Capability]:
+def implied_capabilities(capabilities: Iterable[Capability]) -> frozenset[Capability]:
     """Return the capabilities together with everything that they imply."""
     found: set[Capability] = set()
     waiting = list(capabilities)

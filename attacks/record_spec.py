@@ -6,7 +6,7 @@ from defenses.records import Image, Table
 
 
 @dataclass(frozen=True)
-class Facts:
+class RecordSpec:
     """What everybody knows of the records that a target takes.
 
     Attributes:

@@ -9,7 +9,7 @@ ENTRY_POINTS = "privacy_auditor.attacks"
 
 
 @functools.cache
-def catalogue() -> dict[str, type[Attack]]:
+def registered_attacks() -> dict[str, type[Attack]]:
     """Return every attack by its name in plans."""
     found: list[type[Attack]] = classes_in("attacks", Attack)
     found += load_plugins(ENTRY_POINTS, Attack, taken={attack.name for attack in found})

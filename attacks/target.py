@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from attacks.capabilities import Capability, closure
+from attacks.capabilities import Capability, implied_capabilities
 from attacks.shadow_outputs import Shadows
 from attacks.threat_model import ThreatModel
 from attacks.transcript import Transcript
@@ -65,11 +65,11 @@ class Target:
     @property
     def offers(self) -> ThreatModel:
         """All that could be disclosed about this target."""
-        access = closure(self.access)
+        access = implied_capabilities(self.access)
         if not isinstance(self.model, nn.Module):
             access -= {Capability.WEIGHTS}
         if self.model is None:
-            access -= closure({Capability.LOGITS})
+            access -= implied_capabilities({Capability.LOGITS})
         beside = {Capability.GRADIENTS: self.transcript, Capability.SYNTHETIC: self.synthetic}
         access |= {capability for capability, held in beside.items() if held is not None}
         return ThreatModel(access, population=self.population is not None, recipe=self.shadows is not None)

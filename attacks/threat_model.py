@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from attacks.capabilities import Capability, closure
+from attacks.capabilities import Capability, implied_capabilities
 
 LABEL = "label"  # a hidden value that is no column
 
@@ -12,7 +12,7 @@ class ThreatModel:
     """What an adversary has, or what an attack needs.
 
     Attributes:
-        access: Capabilities on the target; implications are added by `closure`.
+        access: Capabilities on the target; implications are added by `implied_capabilities`.
         population: Whether records from the same source, surely outside training, are at hand.
         recipe: Whether the training recipe is known, so that shadow models can be trained.
         candidates: Whether the adversary is shown the records in question. Who asks which of them were in must be; who
@@ -28,7 +28,7 @@ class ThreatModel:
 
     def missing_in(self, offered: "ThreatModel") -> list[str]:
         """Return in words what this threat model needs and `offered` does not give; empty if it all is there."""
-        missing = sorted(str(one) for one in closure(self.access) - closure(offered.access))
+        missing = sorted(str(one) for one in implied_capabilities(self.access) - implied_capabilities(offered.access))
         if self.population and not offered.population:
             missing.append("population records outside training")
         if self.recipe and not offered.recipe:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from attacks.capabilities import Capability
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.target import Target
 from attacks.transcript import Transcript
 from defenses.errors import DataError, NotApplicableError
@@ -129,7 +129,7 @@ def check_answers(logits: npt.NDArray[np.float64], *, count: int, classes: int) 
         )
 
 
-def check_slopes(model: nn.Module, facts: Facts) -> None:
+def check_slopes(model: nn.Module, facts: RecordSpec) -> None:
     """Refuse a model whose answers have no slope at all, neither in its records nor in its weights.
 
     Args:

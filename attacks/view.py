@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from attacks.capabilities import Capability, closure
+from attacks.capabilities import Capability, implied_capabilities
 from attacks.image_views import viewed
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.shadow_outputs import Shadows
 from attacks.target import Classifier, Target, logits_of
 from attacks.threat_model import LABEL, ThreatModel
@@ -23,7 +23,7 @@ Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass
-class Tally:
+class QueryCounter:
     """How many records the target was asked about."""
 
     count: int = 0
@@ -39,7 +39,7 @@ class View:
         digest: Fingerprint of the target.
     """
 
-    facts: Facts
+    facts: RecordSpec
     access: frozenset[Capability]
     digest: str
     _candidates: Records | None = field(repr=False)
@@ -49,7 +49,7 @@ class View:
     _device: str = field(repr=False, default="cpu")
     _transcript: Transcript | None = field(repr=False, default=None)
     _synthetic: Records | None = field(repr=False, default=None)
-    _tally: Tally = field(repr=False, default_factory=Tally)
+    _tally: QueryCounter = field(repr=False, default_factory=QueryCounter)
 
     def logits(self, x: FloatArray) -> Float64Array:
         """Return the target's logits (n, C) on records (n, *shape)."""
@@ -168,10 +168,10 @@ def expose(target: Target, threat_model: ThreatModel, *, device: str = "cpu") ->
     missing = threat_model.missing_in(target.offers)
     if missing:
         raise NotApplicableError(f"needs {' and '.join(missing)}, which this audit does not have")
-    seen = closure(threat_model.access)
+    seen = implied_capabilities(threat_model.access)
     check_parts(target, seen, population=threat_model.population)
     return View(
-        facts=Facts(target.candidates.shape, target.candidates.classes, target.candidates.kind),
+        facts=RecordSpec(target.candidates.shape, target.candidates.classes, target.candidates.kind),
         access=seen,
         digest=target.digest,
         _candidates=_without(target.candidates, threat_model.hidden) if threat_model.candidates else None,

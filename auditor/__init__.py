@@ -9,8 +9,8 @@ from typing import Any
 _HOMES = {
     "Audit": "auditor.audit",
     "Plan": "auditor.plan.plan",
-    "Setting": "auditor.context",
-    "Workplace": "auditor.workspace",
+    "RunContext": "auditor.context",
+    "Workspace": "auditor.workspace",
     "load_plan": "auditor.plan.plan",
     "run_audit": "auditor.audit",
     "write_audit": "auditor.report_files",

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from auditor import subject as audited
 from auditor.plan.terms import Terms
-from auditor.workspace import SECRETS, Workplace
+from auditor.workspace import SECRETS, Workspace
 from defenses.authentication import state_folder
 from defenses.engine.storage import Folder
 
@@ -34,7 +34,7 @@ _NAME = "attempts"
 
 
 @dataclass(frozen=True)
-class Subject:
+class AttemptKey:
     """What an attempt is about.
 
     Attributes:
@@ -73,26 +73,26 @@ class _Entry:
     runs: list[str] = field(default_factory=list)
 
 
-def subject_of(terms: Terms, subject: audited.Subject) -> Subject:
+def subject_of(terms: Terms, subject: audited.AuditSubject) -> AttemptKey:
     """Return what an audit is about; paths and names of files are no part of it."""
     identities = subject.description.identities
     records = subject.target.candidates.row_digests() if identities is None else identities
-    return Subject(subject.target.digest, terms.recipe_digest, records)
+    return AttemptKey(subject.target.digest, terms.recipe_digest, records)
 
 
-def run_of(terms: Terms, subject: audited.Subject) -> str:
+def run_of(terms: Terms, subject: audited.AuditSubject) -> str:
     """Return what tells two audits of one subject apart: the seed, the target that was drawn or given, the records."""
     return f"{terms.seed} {subject.target.digest} {subject.target.candidates.digest}"
 
 
-def count_attempt(workplace: Workplace, subject: Subject, run: str) -> Attempt:
+def count_attempt(workspace: Workspace, subject: AttemptKey, run: str) -> Attempt:
     """Enter a run into the user's list of attempts and say which one about its subject it is.
 
     A run is about a subject that the list knows if it is about the same weights, or if it has the same recipe and at
     least half of all records in common. Processes take turns.
 
     Args:
-        workplace: Its key keeps the list; it remembers which list it was used with.
+        workspace: Its key keeps the list; it remembers which list it was used with.
         subject: What is audited.
         run: What tells two runs about one subject apart: the drawn or given target, and the records.
 
@@ -102,15 +102,15 @@ def count_attempt(workplace: Workplace, subject: Subject, run: str) -> Attempt:
     Source of the sketch: Cohen and Kaplan 2007, "Summarizing data using bottom-k sketches".
     """
     folder = state_folder()
-    storage = Folder(folder, workplace.authenticator, durable=True)
+    storage = Folder(folder, workspace.authenticator, durable=True)
     with FileLock(folder / f"{_NAME}.lock", mode=0o600):
         identity, since, entries = _read(storage)
-        entry = _about(entries, subject, _sketch(subject.records, workplace.authenticator.key))
+        entry = _about(entries, subject, _sketch(subject.records, workspace.authenticator.key))
         if run not in entry.runs:
             entry.runs.append(run)
         content = {"identity": identity, "since": since, "entries": [asdict(one) for one in entries]}
         storage.write(json.dumps(content).encode(), _NAME)
-        lost = _lost(workplace, identity)
+        lost = _lost(workspace, identity)
     return Attempt(entry.runs.index(run) + 1, since, lost)
 
 
@@ -122,16 +122,16 @@ def _read(storage: Folder) -> tuple[str, str, list[_Entry]]:
     return content["identity"], content["since"], [_Entry(**one) for one in content["entries"]]
 
 
-def _lost(workplace: Workplace, identity: str) -> bool:
+def _lost(workspace: Workspace, identity: str) -> bool:
     """Say whether the work folder knows another list, and let it know this one where it knows none."""
-    marker = workplace.kept(SECRETS, durable=True)
+    marker = workspace.kept(SECRETS, durable=True)
     known = marker.read("list-of-attempts")
     if known is None:
         marker.write(identity.encode(), "list-of-attempts")
     return known is not None and known.decode() != identity
 
 
-def _about(entries: list[_Entry], subject: Subject, sketch: list[int]) -> _Entry:
+def _about(entries: list[_Entry], subject: AttemptKey, sketch: list[int]) -> _Entry:
     """Return the entry about a subject, a new one if there is none, with what is new of it added."""
     found = next((one for one in entries if subject.model in one.models), None)
     if found is None:

@@ -13,7 +13,7 @@ from attacks.capabilities import Capability
 from attacks.protocol import Attack
 from attacks.shadows import ShadowSource
 from auditor.attempts import count_attempt, run_of, subject_of
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.evidence.attack_cache import KeptClaims
 from auditor.evidence.run_attack import Evidence, chosen, gather
 from auditor.evidence.subgroups import Part, parts
@@ -22,11 +22,11 @@ from auditor.plan.resolve import resolve_attacks
 from auditor.report_builder import build_report
 from auditor.stages import Attacked, Built, Judged, Measured
 from auditor.statistics.membership import rate
-from auditor.subject import Question
-from auditor.verdicts.epsilon_claims import confidence_of_claims, of_the_model, show_epsilon
+from auditor.subject import AttackTarget
+from auditor.verdicts.epsilon_claims import best_epsilon_evidence, confidence_of_claims, of_the_model
 from auditor.verdicts.findings import check_limits, judge_all, level_of_intervals
 from auditor.verdicts.grounds import judge_grounds
-from auditor.white_box.implied_epsilon import imply_epsilon, try_reconstruction
+from auditor.white_box.implied_epsilon import audit_steps_of_plan, try_reconstruction
 from auditor.white_box.step_bounds import StepAudit
 from auditor.workspace import CLAIMS
 from defenses.randomness import stream
@@ -64,12 +64,12 @@ class Audit:
     model: nn.Module | None = None
 
 
-def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Audit:
+def run_audit(plan: Plan, context: RunContext, *, level: float | None = None) -> Audit:
     """Run one audit from plan to record.
 
     Args:
         plan: What to audit and against which limits.
-        setting: Where to work and with what.
+        context: Where to work and with what.
         level: Confidence of each interval; by default all that are judged hold together at the plan's.
 
     Returns:
@@ -79,14 +79,14 @@ def run_audit(plan: Plan, setting: Setting, *, level: float | None = None) -> Au
         AuditError: If plan, data or checkpoint do not fit, before anything is trained.
 
     Example:
-        >>> audit = run_audit(load_plan(Path("plan.toml")), Setting(Workplace(Path(".auditor"))))  # doctest: +SKIP
+        >>> audit = run_audit(load_plan(Path("plan.toml")), RunContext(Workspace(Path(".auditor"))))  # doctest: +SKIP
         >>> audit.report.verdict                                                                  # doctest: +SKIP
         <Status.LEAKS: 'leaks'>
     """
-    return report(judge(measure(attack(build(plan, setting)), level=level)))
+    return report(judge(measure(attack(build(plan, context)), level=level)))
 
 
-def build(plan: Plan, setting: Setting) -> Built:
+def build(plan: Plan, context: RunContext) -> Built:
     """Make what is audited; the only stage that sees the whole plan.
 
     Raises:
@@ -95,9 +95,9 @@ def build(plan: Plan, setting: Setting) -> Built:
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     attacks, terms = resolve_attacks(plan), plan.terms
     check_limits(terms, [one for one, _ in attacks])
-    subject = plan.target.build(plan, setting)
+    subject = plan.target.build(plan, context)
     # Before anything is attacked: an audit that is stopped when it looks bad has been an attempt all the same.
-    attempt = count_attempt(setting.workplace, subject_of(terms, subject), run_of(terms, subject))
+    attempt = count_attempt(context.workspace, subject_of(terms, subject), run_of(terms, subject))
     shared = max((getattr(one, "shadows", 0) for one, _ in attacks), default=0)
     for question in (*subject.questions, *subject.control):
         if isinstance(question.target.shadows, ShadowSource):
@@ -106,7 +106,7 @@ def build(plan: Plan, setting: Setting) -> Built:
         subject=subject,
         attacks=tuple(attacks),
         terms=terms,
-        setting=setting,
+        context=context,
         attempt=attempt,
         started=started.isoformat(timespec="seconds"),
         seconds={"training the target": time.perf_counter() - clock},
@@ -115,7 +115,7 @@ def build(plan: Plan, setting: Setting) -> Built:
 
 def attack(built: Built) -> Attacked:
     """Run every attack on the target, those that ran on its control, and the audits of steps that are asked for."""
-    subject, terms, setting = built.subject, built.terms, built.setting
+    subject, terms, context = built.subject, built.terms, built.context
     evidence = _run(built.attacks, subject.questions, built)
     ran = [entry for entry in evidence if entry.status is AttackStatus.RAN]
     seconds = dict(built.seconds)
@@ -124,16 +124,16 @@ def attack(built: Built) -> Attacked:
     if subject.control:
         seconds["positive control"] = time.perf_counter() - clock
     clock = time.perf_counter()
-    implied = imply_epsilon(terms, subject, setting, confidence=confidence_of_claims(terms))
+    implied = audit_steps_of_plan(terms, subject, context, confidence=confidence_of_claims(terms))
     if implied is not None:
         seconds["gradient canaries"] = time.perf_counter() - clock
     clock = time.perf_counter()
-    rebuilt = try_reconstruction(terms, subject, setting, confidence=confidence_of_claims(terms))
+    rebuilt = try_reconstruction(terms, subject, context, confidence=confidence_of_claims(terms))
     if rebuilt is not None:
         seconds["prior-aware reconstruction"] = time.perf_counter() - clock
     # What people may look at: private records if they are to be shown, else attacks on drawn canaries.
     pictures = [entry for entry in ran if entry.joined is not None and entry.joined.copies is not None]
-    if not setting.include_records:
+    if not context.include_records:
         pictures = list(_again(pictures, subject.shown, built))
     seconds |= {f"attack {entry.attack.name}": entry.seconds for entry in evidence}
     return Attacked(built, tuple(evidence), tuple(control), tuple(pictures), implied, rebuilt, seconds)
@@ -159,7 +159,7 @@ def measure(attacked: Attacked, *, level: float | None = None) -> Measured:
         level=level,
         found=measured(attacked.ran),
         control=measured(attacked.control),
-        shown=show_epsilon(attacked.evidence, subject, terms),
+        shown=best_epsilon_evidence(attacked.evidence, subject, terms),
         parts=tuple(_parts(built)),
     )
 
@@ -178,7 +178,7 @@ def judge(measured: Measured) -> Judged:
         attacked.implied,
         attacked.rebuilt,
     )
-    grounds = judge_grounds(built.subject, built.setting, attacked.evidence)
+    grounds = judge_grounds(built.subject, built.context, attacked.evidence)
     return Judged(measured, (*findings, *grounds))
 
 
@@ -186,9 +186,9 @@ def report(judged: Judged) -> Audit:
     """Write down an audit, with the scores behind it in an order that was shuffled once for all attacks."""
     attacked = judged.measured.attacked
     built = attacked.built
-    subject, setting = built.subject, built.setting
+    subject, context = built.subject, built.context
     written = build_report(judged)
-    key = int.from_bytes(setting.workplace.record_key())  # secret, or the order could be restored from the report
+    key = int.from_bytes(context.workspace.record_key())  # secret, or the order could be restored from the report
     mixed = stream(key, "sidecar", subject.target.digest).permutation(len(subject.split.included))
     ranked = [entry for entry in attacked.ran if entry.ranking is not None and of_the_model(entry, subject)]
     model = subject.target.model
@@ -202,17 +202,17 @@ def report(judged: Judged) -> Audit:
         control=attacked.control,
         steps=attacked.implied,
         event=subject.event,
-        unprotected=accuracy(subject.control[0], setting, built.terms.confidence) if subject.control else None,
+        unprotected=accuracy(subject.control[0], context, built.terms.confidence) if subject.control else None,
         model=model if isinstance(model, nn.Module) and subject.target.can(Capability.WEIGHTS) else None,
     )
 
 
-def accuracy(question: Question, setting: Setting, level: float) -> Estimate | None:
+def accuracy(question: AttackTarget, context: RunContext, level: float) -> Estimate | None:
     """Return the accuracy of a model on the candidates that it was not trained on; None where there is no model."""
     if not question.target.can(Capability.LABELS):
         return None
     rest = question.target.candidates.take(~question.included)
-    right = question.target.logits(rest.x, device=setting.place).argmax(1) == rest.y
+    right = question.target.logits(rest.x, device=context.place).argmax(1) == rest.y
     return rate(int(right.sum()), len(rest), level=level)
 
 
@@ -220,14 +220,14 @@ def _parts(built: Built) -> list[Part]:
     target = built.subject.target
     if not target.can(Capability.LABELS):
         return []  # there is no model that could be right or wrong
-    said = target.logits(target.candidates.x, device=built.setting.place)
+    said = target.logits(target.candidates.x, device=built.context.place)
     return parts(built.terms.slices, target.candidates, np.asarray(said.argmax(axis=1)))
 
 
-def _run(attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], built: Built) -> list[Evidence]:
+def _run(attacks: Sequence[tuple[Attack, bool]], questions: Sequence[AttackTarget], built: Built) -> list[Evidence]:
     """Run attacks on a subject; their randomness derives from data, model and plan, so it cannot be drawn again."""
-    setting = built.setting
-    evidence, kept = [], KeptClaims(setting.workplace.kept(CLAIMS))
+    context = built.context
+    evidence, kept = [], KeptClaims(context.workspace.kept(CLAIMS))
     for one, required in attacks:
         question = chosen(one, questions)
         digests = (question.target.digest, question.target.candidates.digest)
@@ -237,8 +237,8 @@ def _run(attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], 
                 question,
                 required=required,
                 rng=stream(0, "attack", one.name, *digests, built.terms.subject_digest),
-                device=setting.place,
-                on_progress=setting.on_progress,
+                device=context.place,
+                on_progress=context.on_progress,
                 kept=None if one.requires.recipe else kept,  # their cost is shadow models, which are kept anyway
                 names=(*digests, built.terms.subject_digest),
             )
@@ -246,7 +246,7 @@ def _run(attacks: Sequence[tuple[Attack, bool]], questions: Sequence[Question], 
     return evidence
 
 
-def _again(ran: Sequence[Evidence], others: Sequence[Question], built: Built) -> Iterator[Evidence]:
+def _again(ran: Sequence[Evidence], others: Sequence[AttackTarget], built: Built) -> Iterator[Evidence]:
     """Run attacks again on the counterpart of what each was run on, where there is one."""
     counterparts = {question.about: question for question in others}
     for entry in ran:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from auditor.files.memory_budget import default_budget
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.engine.training import resolve_device
 from defenses.errors import PlanError
 from defenses.progress import OnProgress, silent
@@ -14,7 +14,7 @@ from defenses.randomness import derive
 
 
 @dataclass(frozen=True)
-class Draw:
+class Replicate:
     """Which of several runs of one plan this is: each has coins, seed and noise of its own.
 
     Attributes:
@@ -36,11 +36,11 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """What a run is given beside its plan.
 
     Attributes:
-        workplace: Private folder for models and secrets.
+        workspace: Private folder for models and secrets.
         plan_folder: Folder that relative paths in the plan start from.
         data_dir: Where data sets are looked for first, or None.
         device: "cpu", "cuda" or "auto".
@@ -51,14 +51,14 @@ class Setting:
         max_memory: Bytes that reading a file may take.
     """
 
-    workplace: Workplace
+    workspace: Workspace
     plan_folder: Path = Path()
     data_dir: Path | None = None
     device: str = "auto"
     allow_code: bool = False
     include_records: bool = False
     on_progress: OnProgress = silent
-    draw: Draw | None = None
+    draw: Replicate | None = None
     max_memory: int = field(default_factory=default_budget)
 
     def root(self, seed: int | None, content: str) -> int:
@@ -69,7 +69,7 @@ class Setting:
             content: Digest of everything that what is made depends on, beside this randomness. Two outputs that could
                 differ in anything else never share a secret root: their difference would have no noise.
         """
-        return seed if seed is not None else self.workplace.secret_seed(content)
+        return seed if seed is not None else self.workspace.secret_seed(content)
 
     def roots(self, seed: int | None, content: str) -> list[int]:
         """Return the root of each run of the draw; see `root`."""

@@ -18,10 +18,10 @@ from auditor.files.paths import plan_without_paths, without_paths
 from auditor.plan.resolve import parameters_of
 from auditor.stages import Attacked, Built, Judged, Measured
 from auditor.statistics import membership, roc
-from auditor.subject import Subject
-from auditor.verdicts.epsilon_claims import Shown, of_the_model
+from auditor.subject import AuditSubject
+from auditor.verdicts.epsilon_claims import EpsilonEvidence, of_the_model
 from auditor.verdicts.findings import headline
-from auditor.verdicts.limitations import blind_spots
+from auditor.verdicts.limitations import limitations
 from auditor.verdicts.taken_on_trust import taken_on_trust
 from auditor.white_box.step_bounds import StepAudit
 from defenses.guarantee import Guarantee, Unaccounted
@@ -63,10 +63,10 @@ def build_report(judged: Judged) -> Report:
         findings=sorted(findings, key=lambda finding: (not finding.counts, order.index(finding.status))),
         attacks=[_result(entry, measured) for entry in attacked.evidence],
         epsilons=_epsilons(built.subject, measured.shown, attacked.implied),
-        blind_spots=blind_spots(built.subject, attacked.evidence),
+        blind_spots=limitations(built.subject, attacked.evidence),
         provenance=_provenance(built),
         timing=_timing(attacked),
-        gallery=gallery(attacked.pictures, synthetic=not built.setting.include_records),
+        gallery=gallery(attacked.pictures, synthetic=not built.context.include_records),
         trusted=taken_on_trust(built.subject, findings),
     )
 
@@ -108,7 +108,7 @@ def _result(entry: Evidence, measured: Measured) -> AttackResult:
         control=dict(measured.control.get(attack.name, {})),
         roc=roc.roc_curve(*entry.by_unit[:2], level=level) if ranks else None,
         histogram=roc.histogram(*entry.by_unit[:2]) if ranks else None,
-        exposed=exposed(entry, built.setting.workplace.record_key(), level=level) if ranks else [],
+        exposed=exposed(entry, built.context.workspace.record_key(), level=level) if ranks else [],
         slices=slices(entry, measured.parts, level=level) if sliced else [],
         notes=[*map(without_paths, entry.claim.notes), *entry.joined.remarks],
         copies=entry.joined.copies,
@@ -118,12 +118,12 @@ def _result(entry: Evidence, measured: Measured) -> AttackResult:
 
 
 def _subject(built: Built) -> SubjectRecord:
-    subject, setting = built.subject, built.setting
-    target, included, key = subject.target, subject.split.included, setting.workplace.record_key()
+    subject, context = built.subject, built.context
+    target, included, key = subject.target, subject.split.included, context.workspace.record_key()
     inside, outside = int(included.sum()), int((~included).sum())
     accuracies = {}
     if target.can(Capability.LABELS):
-        right = target.logits(target.candidates.x, device=setting.place).argmax(1) == target.candidates.y
+        right = target.logits(target.candidates.x, device=context.place).argmax(1) == target.candidates.y
         for name, side, count in (("train", included, inside), ("holdout", ~included, outside)):
             accuracies[f"accuracy_{name}"] = membership.rate(
                 int(right[side].sum()), count, level=built.terms.confidence
@@ -145,7 +145,7 @@ def _subject(built: Built) -> SubjectRecord:
     )
 
 
-def _epsilons(subject: Subject, shown: Shown, implied: StepAudit | None) -> Epsilons:
+def _epsilons(subject: AuditSubject, shown: EpsilonEvidence, implied: StepAudit | None) -> Epsilons:
     bound = None
     if shown.audit is not None:
         audit = shown.audit
@@ -197,20 +197,20 @@ def versions() -> dict[str, str]:
 
 
 def _provenance(built: Built) -> Provenance:
-    terms, subject, setting = built.terms, built.subject, built.setting
+    terms, subject, context = built.terms, built.subject, built.context
     return Provenance(
         plan=plan_without_paths(dict(terms.document)),
         plan_digest=terms.digest,
         attempt=built.attempt.number,
         attempt_note=LOST if built.attempt.lost else None,
         seed_commitment=subject.seed_commitment,
-        device=device_name(setting.place),
+        device=device_name(context.place),
         settings=plan_without_paths(_settings(subject)),
         versions=versions(),
     )
 
 
-def _settings(subject: Subject) -> dict[str, Any]:
+def _settings(subject: AuditSubject) -> dict[str, Any]:
     """Return what decides the last bits of the numbers."""
     shadows = subject.target.shadows
     if not isinstance(shadows, ShadowSource):

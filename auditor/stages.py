@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from attacks.protocol import Attack
 from auditor.attempts import Attempt
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.evidence.run_attack import Evidence
 from auditor.evidence.subgroups import Part
 from auditor.plan.terms import Terms
-from auditor.subject import Subject
-from auditor.verdicts.epsilon_claims import Measures, Shown
+from auditor.subject import AuditSubject
+from auditor.verdicts.epsilon_claims import EpsilonEvidence, Measures
 from auditor.white_box.prior_aware import PriorAware
 from auditor.white_box.step_bounds import StepAudit
 from reports.records.report import AttackStatus, Finding
@@ -24,16 +24,16 @@ class Built:
         subject: What is audited, with the truth.
         attacks: What attacks it, each with whether it must run.
         terms: What is asked.
-        setting: Where it runs.
+        context: Where it runs.
         attempt: Which audit of its subject this is.
         started: When, ISO 8601 in UTC.
         seconds: Step -> how long it took.
     """
 
-    subject: Subject
+    subject: AuditSubject
     attacks: tuple[tuple[Attack, bool], ...]
     terms: Terms
-    setting: Setting
+    context: RunContext
     attempt: Attempt
     started: str
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Measured:
     level: float
     found: Measures
     control: Measures
-    shown: Shown
+    shown: EpsilonEvidence
     parts: tuple[Part, ...]
 
 

@@ -15,7 +15,7 @@ from defenses.records import BoolArray, IntArray, Split
 
 
 @dataclass(frozen=True)
-class Question:
+class AttackTarget:
     """One thing that is attacked, and the truth about it.
 
     Attributes:
@@ -69,7 +69,7 @@ class Description:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AuditSubject:
     """One target with everything that an audit of it needs.
 
     Attributes:
@@ -101,9 +101,9 @@ class Subject:
     proved: Guarantee | Unaccounted | None
     store: ModelStore
     description: Description = Description("a model")
-    beside: tuple[Question, ...] = ()
-    shown: tuple[Question, ...] = ()
-    control: tuple[Question, ...] = ()
+    beside: tuple[AttackTarget, ...] = ()
+    shown: tuple[AttackTarget, ...] = ()
+    control: tuple[AttackTarget, ...] = ()
     control_reason: str = ""
     seed_commitment: str = ""
     remarks: Mapping[str, Any] = field(default_factory=dict)
@@ -113,9 +113,9 @@ class Subject:
     root: int | None = field(default=None, repr=False)
 
     @property
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self) -> tuple[AttackTarget, ...]:
         """Everything that is attacked, the target first."""
-        return (Question(self.target, self.split.included), *self.beside)
+        return (AttackTarget(self.target, self.split.included), *self.beside)
 
 
 def module_digest(module: nn.Module) -> str:

@@ -20,7 +20,7 @@ SECRETS, MODELS, CLAIMS, GENERATORS = PARTS = ("secrets", "models", "claims", "g
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """A private folder (mode 0700) that makes a run resumable and keeps its secrets.
 
     Everything in it is sealed with this user's key (`defenses.authentication`). What somebody else put there is not

@@ -31,7 +31,7 @@ from benchmarks.harness import Settings, Style, finisher, interleave, ratios, sc
 from defenses.architectures import Architecture
 from defenses.defense import Job
 from defenses.engine.memory import freed_memory_is_kept
-from defenses.engine.model_stack import Stack
+from defenses.engine.model_stack import ModelStack
 from defenses.recipe import Recipe
 from defenses.records import Image, Records
 from defenses.sampling import Lots
@@ -157,7 +157,7 @@ def ours(problem: Problem, **options: Any) -> Trial:
     defense = DPSGD(noise_multiplier=problem.noise_multiplier, max_grad_norm=problem.max_grad_norm)
     everyone = np.ones((1, len(problem.records)), dtype=bool)
     job, device = Job(recipe, defense, problem.records), torch.device(problem.device)
-    stack = Stack(job, everyone, [SEED], device, **options)
+    stack = ModelStack(job, everyone, [SEED], device, **options)
     position = 0
 
     def step() -> None:

@@ -339,12 +339,12 @@ def _claims_another_result(case: Case, folder: Path, reference: Reference) -> bo
 def _planted(folder: Path) -> str:
     """Return what stands there of a planting, under its own name."""
     from auditor.canaries.data_format import read_back
-    from auditor.canaries.sealed_coins import Sealed, data_digest
+    from auditor.canaries.sealed_coins import SealedCoins, data_digest
 
     out, secret = folder / "planted", folder / "coins.sealed"
     if not (out.exists() and secret.exists()):
         return "data without sealed file" if out.exists() else "sealed file" if secret.exists() else "nothing"
-    sealed = Sealed.read(secret)
+    sealed = SealedCoins.read(secret)
     said = json.loads((out / "planted.json").read_text())["commitment"]
     back = read_back(out / sealed.data, sealed.reading, like=sealed.candidates)
     modes = (out.stat().st_mode & 0o777, secret.stat().st_mode & 0o777)

@@ -147,10 +147,10 @@ def _job(epsilon: float, sizes: Sizes) -> Any:
 
 
 def _proved(job: Any) -> float:
-    from defenses.accounting import price
+    from defenses.accounting import account_run
     from defenses.defense import History
 
-    found: Any = price(job.defense, History(job.recipe.lots), delta=DELTA)
+    found: Any = account_run(job.defense, History(job.recipe.lots), delta=DELTA)
     return float(found.epsilon)
 
 
@@ -169,10 +169,10 @@ def _row(audit: str, proved: float, seconds: float, by_rates: Any, gaussian: Any
 
 
 def _steps(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
-    from auditor.white_box.step_audit import Watch, audit_steps, claim_of, observe_steps
+    from auditor.white_box.step_audit import WhiteBoxOptions, audit_steps, claim_of, observe_steps
     from auditor.white_box.step_bounds import THRESHOLD, implied_epsilon, mu_limits
 
-    job, watch = _job(epsilon, sizes), Watch(canaries=sizes.step_canaries)
+    job, watch = _job(epsilon, sizes), WhiteBoxOptions(canaries=sizes.step_canaries)
     claim, proved = claim_of(job), _proved(job)
     began = time.perf_counter()
     audit = functools.partial(audit_steps, job, delta=DELTA, confidence=CONFIDENCE, watch=watch, device=sizes.device)
@@ -205,13 +205,13 @@ def _steps(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 def _one_run(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
     from auditor.epsilon.one_run import one_run_from_scores
     from auditor.white_box.gradient_canaries import log_likelihood_ratios
-    from auditor.white_box.step_audit import Watch, claim_of, observe_one_run
+    from auditor.white_box.step_audit import WhiteBoxOptions, claim_of, observe_one_run
     from defenses.records import Inclusion
 
     job = _job(epsilon, sizes)
     claim, proved = claim_of(job), _proved(job)
     began = time.perf_counter()
-    seen = observe_one_run(job, seed=0, watch=Watch(canaries=sizes.run_canaries), device=sizes.device)
+    seen = observe_one_run(job, seed=0, watch=WhiteBoxOptions(canaries=sizes.run_canaries), device=sizes.device)
     seconds = time.perf_counter() - began
     likelihood = log_likelihood_ratios(
         seen.values, sampling_probability=claim.sampling_probability, noise_multiplier=claim.noise_multiplier

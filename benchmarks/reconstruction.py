@@ -62,9 +62,9 @@ def show(result: dict[str, Any], style: Style) -> str:
 
 def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
     from auditor.audit import run_audit
-    from auditor.context import Setting
+    from auditor.context import RunContext
     from auditor.plan.plan import load_plan, parse_plan
-    from auditor.workspace import Workplace
+    from auditor.workspace import Workspace
     from reports.measures import measure as about
     from reports.records.report import AttackStatus
 
@@ -72,10 +72,10 @@ def _rows(settings: Settings) -> Iterator[dict[str, Any]]:
     named = os.environ.get("AUDITOR_DATA")
     for plan in plans:
         note(f"  {plan.title}")
-        setting = Setting(
-            Workplace(PARTS / NAME), plan_folder=PLANS, data_dir=Path(named) if named else None, device=settings.device
+        context = RunContext(
+            Workspace(PARTS / NAME), plan_folder=PLANS, data_dir=Path(named) if named else None, device=settings.device
         )
-        report = run_audit(plan, setting).report
+        report = run_audit(plan, context).report
         for attack in report.attacks:
             row = {"audit": plan.title, "attack": attack.title, "about": attack.about}
             if attack.status is not AttackStatus.RAN:

@@ -113,7 +113,7 @@ def _account(event: Any, *, delta: float, neighboring: Neighboring) -> Guarantee
     )
 
 
-def price(defense: Defense, history: History, *, delta: float) -> Guarantee | Unaccounted:
+def account_run(defense: Defense, history: History, *, delta: float) -> Guarantee | Unaccounted:
     """Price a run of a scheme, with the scheme's assumptions attached.
 
     Args:

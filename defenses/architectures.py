@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from defenses.errors import PlanError
-from defenses.input_transform import Front
+from defenses.input_transform import InputTransform
 from defenses.randomness import derive
 from defenses.records import Shape
 
@@ -77,7 +77,7 @@ class Architecture:
                 options or this shape.
         """
         if self.front is not None:
-            front = Front(shape, **self.front)
+            front = InputTransform(shape, **self.front)
             inner = replace(self, front=None).build(front.output_shape, classes, seed=seed, dtype=dtype)
             return nn.Sequential(front.to(dtype), inner)
         factory = find_factory(self.name, allow_code=self.allow_code)
@@ -252,7 +252,7 @@ def find_factory(name: str, *, allow_code: bool = False) -> Callable[..., nn.Mod
     return FACTORIES[name]
 
 
-def with_front(architecture: Architecture, front: Front) -> Architecture:
+def with_input_transform(architecture: Architecture, front: InputTransform) -> Architecture:
     """Return the architecture of a network behind a front."""
     return replace(architecture, front=front.options)
 
@@ -268,7 +268,7 @@ def untrained(model: nn.Module, architecture: Architecture, shape: Shape, classe
         seed: Of the weights.
     """
     front = model[0] if isinstance(model, nn.Sequential) and len(model) else None
-    if not isinstance(front, Front):
+    if not isinstance(front, InputTransform):
         return architecture.build(shape, classes, seed=seed)
     return nn.Sequential(front, architecture.build(front.output_shape, classes, seed=seed))
 

@@ -12,7 +12,7 @@ from defenses.accounting import account, quiet
 from defenses.guarantee import Guarantee, Neighboring
 
 
-def least_noise(
+def calibrate(
     make_event: Callable[[float], Any],
     *,
     epsilon: float,

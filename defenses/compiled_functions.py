@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _said: set[str] = set()
 
 
-class Graph:
+class CompiledFunction:
     """A pure function with a record per shape of its arguments.
 
     Args:

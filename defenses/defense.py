@@ -15,7 +15,7 @@ import numpy as np
 from defenses.ensemble import Ensemble
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Neighboring, Unit
-from defenses.input_transform import Front
+from defenses.input_transform import InputTransform
 from defenses.progress import OnProgress
 from defenses.recipe import Recipe
 from defenses.records import BoolArray, Records
@@ -43,7 +43,7 @@ class Prepared:
 
     records: Records
     facts: Mapping[str, Any] = field(default_factory=dict)
-    front: Front | None = None
+    front: InputTransform | None = None
 
 
 @dataclass(frozen=True)

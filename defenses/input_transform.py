@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from defenses.records import Shape
 
 
-class Front(nn.Module):
+class InputTransform(nn.Module):
     """The map x -> clip((x - shift) / scale, -bound, bound), then a projection of the flattened record on a basis.
 
     Args:
@@ -65,14 +65,14 @@ class Front(nn.Module):
         return found
 
 
-def front_of(
+def make_input_transform(
     shift: npt.ArrayLike,
     scale: npt.ArrayLike,
     *,
     shape: Shape,
     basis: npt.ArrayLike | None = None,
     bound: float | None = None,
-) -> Front:
+) -> InputTransform:
     """Return a front with these values.
 
     Args:
@@ -86,7 +86,7 @@ def front_of(
         ValueError: If a scale or the bound is not above 0, or a value is not finite.
     """
     rows = None if basis is None else np.asarray(basis, dtype=np.float32)
-    front = Front(shape, components=None if rows is None else len(rows), bound=bound)
+    front = InputTransform(shape, components=None if rows is None else len(rows), bound=bound)
     values = {"shift": np.broadcast_to(shift, shape), "scale": np.broadcast_to(scale, shape)}
     if rows is not None:
         values["basis"] = rows

@@ -13,7 +13,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-from defenses.compiled_functions import Graph
+from defenses.compiled_functions import CompiledFunction
 
 Name = str | int
 
@@ -138,4 +138,4 @@ def normal_deviates(bits: Tensor) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin()])
 
 
-_deviates = Graph(normal_deviates, name="the noise")
+_deviates = CompiledFunction(normal_deviates, name="the noise")

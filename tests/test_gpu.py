@@ -14,12 +14,12 @@ from attacks.gradient_leakage.label_recovery import recover_labels
 from attacks.gradient_leakage.shared_gradients import shared_gradients, shared_under
 from attacks.protocol import Attack, Guesses, MembershipScores, Reconstructions
 from attacks.reconstruction.dcgan import DcganTraining
-from attacks.registry import catalogue
+from attacks.registry import registered_attacks
 from attacks.shadows import ShadowSource
 from attacks.target import Target
 from attacks.transcript import Transcript
 from attacks.view import expose
-from auditor.white_box.step_audit import Watch, observe_steps
+from auditor.white_box.step_audit import WhiteBoxOptions, observe_steps
 from defenses.architectures import Architecture
 from defenses.defense import Defense
 from defenses.engine.store import ModelStore
@@ -28,7 +28,7 @@ from defenses.gradients import ClippedGaussian
 from defenses.recipe import Precision, Recipe
 from defenses.records import Image, Records, Table
 from defenses.sampling import Lots
-from defenses.schemes import schemes
+from defenses.schemes import registered_schemes
 from defenses.updates import SGD
 
 pytestmark = [
@@ -50,11 +50,11 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 # What each can train, where that is not all.
 NETWORKS = {"output_perturbation": ["linear"], "marginals": ["mlp"], "layerwise_dp": ["mlp"]}
-CASES = [(name, network) for name in schemes() for network in NETWORKS.get(name, ["mlp", "cnn"])]
+CASES = [(name, network) for name in registered_schemes() for network in NETWORKS.get(name, ["mlp", "cnn"])]
 
 
 def scheme(name: str, **changes: object) -> Defense:
-    return schemes()[name](**(dict(schemes()[name].example) | SETTINGS.get(name, {}) | changes))
+    return registered_schemes()[name](**(dict(registered_schemes()[name].example) | SETTINGS.get(name, {}) | changes))
 
 
 def job(defense: Defense, *, architecture: str = "cnn", epochs: int = 3) -> Job:
@@ -103,7 +103,7 @@ def on_models(kind: type[Attack]) -> bool:
 
 
 BESIDE = {Capability.GRADIENTS, Capability.SYNTHETIC}
-ON_MODELS = [kind for kind in catalogue().values() if on_models(kind)]
+ON_MODELS = [kind for kind in registered_attacks().values() if on_models(kind)]
 
 
 @pytest.mark.parametrize("kind", ON_MODELS, ids=lambda kind: kind.name)
@@ -136,7 +136,7 @@ def test_gradients_that_were_sent_are_attacked_where_they_are(name: str) -> None
     model = Architecture("mlp", {"hidden": [16]}).build(records.shape, records.classes, seed=0).cuda()
     x, y = torch.from_numpy(records.x[:4])[:, None].cuda(), torch.from_numpy(records.y[:4])[:, None].cuda()
     sent = Transcript(gradients=shared_under(model, x, y, ClippedGaussian(10.0, 0.0), seed=1), clipped=True)
-    kind = catalogue()[name]
+    kind = registered_attacks()[name]
     attack = kind(evaluations=30) if hasattr(kind, "evaluations") else kind()
     target = Target(model, records, "d", transcript=sent)
     claim = attack.run(expose(target, attack.requires, device="cuda"), rng=np.random.default_rng(0))
@@ -161,7 +161,7 @@ def test_a_dcgan_is_trained_there(rule: ClippedGaussian | None) -> None:
 
 def test_steps_are_watched_as_on_the_cpu() -> None:
     work = job(scheme("dp_sgd", noise_multiplier=1.0), architecture="mlp")
-    here, there = (observe_steps(work, seed=1, watch=Watch(64), device=device) for device in ("cpu", "cuda"))
+    here, there = (observe_steps(work, seed=1, watch=WhiteBoxOptions(64), device=device) for device in ("cpu", "cuda"))
     assert np.array_equal(here.present, there.present)
     assert np.allclose(here.values, there.values, atol=1e-6)
 

@@ -12,7 +12,7 @@ import pytest
 from auditor.compare.plan import load_compare_plan
 from auditor.plan.plan import load_plan
 from auditor.plan.resolve import resolve_attacks, resolve_defense
-from auditor.tuning.looking import asked_of
+from auditor.tuning.looking import limit_probes
 from auditor.tuning.plan import load_tune_plan
 from auditor.verdicts.findings import check_limits
 from reports.gate.gate import load_policy
@@ -70,7 +70,7 @@ def test_an_example_tuning_is_sound(path: Path) -> None:
         plan = tuning.at(value)
         attacks = [attack for attack, _ in resolve_attacks(plan)]
         check_limits(plan, attacks)
-        assert asked_of(plan, attacks, epsilon=tuning.tune.epsilon)
+        assert limit_probes(plan, attacks, epsilon=tuning.tune.epsilon)
 
 
 @pytest.mark.parametrize("path", AUDITS, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attacks.capabilities import Capability
 from attacks.protocol import Attack, ExtractedModel, Stolen
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from defenses.architectures import Architecture
@@ -161,7 +161,7 @@ class _Scaled(nn.Module):
 class _Student:
     """How copies are trained: always from the same weights, since who has more answers need not build on fewer."""
 
-    facts: Facts
+    facts: RecordSpec
     population: Records
     own_labels: float
     seed: int
@@ -199,7 +199,7 @@ class _Student:
         return model.eval()
 
 
-def _architecture(facts: Facts) -> Architecture:
+def _architecture(facts: RecordSpec) -> Architecture:
     """Return what an attacker takes who does not know the target's network."""
     if isinstance(facts.kind, Image) and len(facts.shape) == 3 and min(facts.shape[1:]) >= 8:
         return Architecture("cnn", {"activation": "relu"})

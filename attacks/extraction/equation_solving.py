@@ -12,7 +12,7 @@ from torch import nn
 
 from attacks.capabilities import Capability
 from attacks.protocol import Attack, ExtractedModel, Stolen
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from defenses.architectures import Architecture
@@ -113,7 +113,7 @@ class EquationSolving(Attack):
 class _Design:
     """The d + 1 records that are asked about: row i of the discrete Hartley transform, its constant column left out."""
 
-    def __init__(self, facts: Facts, reach: float) -> None:
+    def __init__(self, facts: RecordSpec, reach: float) -> None:
         self.facts, self.centre, self.reach = facts, sum(facts.value_range) / 2, reach
         self.size = math.prod(facts.shape) + 1
 
@@ -149,7 +149,7 @@ class _Design:
         return found
 
 
-def _lines(count: int, facts: Facts, reach: float, rng: np.random.Generator) -> FloatArray:
+def _lines(count: int, facts: RecordSpec, reach: float, rng: np.random.Generator) -> FloatArray:
     """Return the ends of so many lines, then what lies halfway: (3 * count, *shape), within `reach` of the middle.
 
     Ends are corners with any share of features high, and its complement at the other end: lines are long, and cross
@@ -162,7 +162,7 @@ def _lines(count: int, facts: Facts, reach: float, rng: np.random.Generator) -> 
     return _around_middle(offsets, facts).reshape(-1, *facts.shape)
 
 
-def _around_middle(offsets: Float64Array, facts: Facts) -> FloatArray:
+def _around_middle(offsets: Float64Array, facts: RecordSpec) -> FloatArray:
     """Return records that lie at these offsets from the middle of the public range, and never outside it."""
     low, high = facts.value_range
     return np.clip(((low + high) / 2 + offsets).astype(np.float32), np.float32(low), np.float32(high))
@@ -182,7 +182,7 @@ def _error(logits: Float64Array, said: Float64Array) -> float:
     return float(np.abs(log_softmax(logits, axis=1) - said).max())
 
 
-def _module(facts: Facts, weights: Float64Array, bias: Float64Array) -> nn.Module:
+def _module(facts: RecordSpec, weights: Float64Array, bias: Float64Array) -> nn.Module:
     module = Architecture("mlp", {"hidden": []}).build(facts.shape, facts.classes, seed=0, dtype=torch.float64)
     linear = module[-1]  # type: ignore[index]
     with torch.no_grad():

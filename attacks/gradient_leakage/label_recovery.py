@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attacks.gradient_leakage.layer_order import layers_in_order
 from attacks.gradient_leakage.random_inputs import probes
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.transcript import Transcript
 from attacks.view import View
 from defenses.errors import NotApplicableError
@@ -134,7 +134,7 @@ class LabelSignal:
     notes: tuple[str, ...] = ()
 
 
-def label_signal(model: nn.Module, gradients: Tensors, facts: Facts, *, noise: float = 0.0) -> LabelSignal:
+def label_signal(model: nn.Module, gradients: Tensors, facts: RecordSpec, *, noise: float = 0.0) -> LabelSignal:
     """Return what of the shared gradients tells of labels.
 
     That is the gradient of the last layer's bias. Without a bias it is that of the layer's weight, each class's row as

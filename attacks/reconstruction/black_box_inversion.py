@@ -9,7 +9,7 @@ import torch
 from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction.model_inversion import rougher
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from defenses.progress import OnProgress, Progress, silent
@@ -120,7 +120,7 @@ class BlackBoxInversion(Attack):
         return Reconstructions(best.reshape(-1, *facts.shape).astype(np.float32), (note,))
 
 
-def slow_basis(facts: Facts, frequencies: int) -> Float64Array:
+def slow_basis(facts: RecordSpec, frequencies: int) -> Float64Array:
     """Return directions in which an image changes smoothly, (b, features): products of its slowest cosines.
 
     Of anything but an image, every feature is a direction of its own.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from defenses.errors import NotApplicableError
@@ -156,7 +156,7 @@ class ModelInversion(Attack):
         return f"{classes}{flat} that fell short had stopped rising."
 
 
-def rougher(x: Tensor, facts: Facts) -> Tensor:
+def rougher(x: Tensor, facts: RecordSpec) -> Tensor:
     """Return the direction, of unit length, in which the total variation of images rises; 0 for what is no image.
 
     Args:

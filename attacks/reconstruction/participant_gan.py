@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attacks.capabilities import Capability
 from attacks.protocol import Attack, Reconstructions
 from attacks.reconstruction.dcgan_networks import descend, initialise, one_hot
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from defenses.engine.memory import freed_memory_is_kept
@@ -118,7 +118,7 @@ class ParticipantGan(Attack):
         note = f"The target calls {found} of {self.samples} reconstructions by the class that they were made for."
         return Reconstructions(torch.cat(records).float().cpu().numpy(), (note,))
 
-    def _loss(self, x: Tensor, logits: Tensor, y: Tensor, facts: Facts) -> Tensor:
+    def _loss(self, x: Tensor, logits: Tensor, y: Tensor, facts: RecordSpec) -> Tensor:
         """Return what the generator lowers; x (B, *shape) and y (B,) hold the same classes in both halves."""
         low, high = facts.value_range
         margin = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).logsumexp(dim=1)
@@ -135,7 +135,7 @@ class ParticipantGan(Attack):
 class _Generator(nn.Module):
     """A perceptron from latent vectors and classes to records within the public range; it starts from plain grey."""
 
-    def __init__(self, facts: Facts, hidden: int) -> None:
+    def __init__(self, facts: RecordSpec, hidden: int) -> None:
         super().__init__()
         self.facts = facts
         pixels = math.prod(facts.shape)

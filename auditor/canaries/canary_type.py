@@ -34,8 +34,8 @@ class Drawn:
         return Drawn(self.x[indices], self.y[indices], None if self.base is None else self.base[indices])
 
 
-class Kind(abc.ABC):
-    """One kind of canary. Subclasses are frozen dataclasses; one file of the folder `kinds` each.
+class CanaryType(abc.ABC):
+    """One kind of canary. Subclasses are frozen dataclasses; one file of the folder `canary_types` each.
 
     Class attributes:
         name: Key on the command line and in reports.
@@ -65,7 +65,7 @@ class Kind(abc.ABC):
 
 
 @functools.cache
-def kinds() -> dict[str, type[Kind]]:
+def canary_types() -> dict[str, type[CanaryType]]:
     """Return every kind of canary by its name."""
-    found: list[type[Kind]] = classes_in("auditor.canaries.types", Kind)
+    found: list[type[CanaryType]] = classes_in("auditor.canaries.types", CanaryType)
     return {kind.name: kind for kind in sorted(found, key=lambda kind: kind.name)}

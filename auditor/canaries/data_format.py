@@ -12,7 +12,7 @@ from auditor.datasets import load
 from defenses.records import IntArray, Records
 
 
-class Form(abc.ABC):
+class DataFormat(abc.ABC):
     """A data set in the form that it came in.
 
     Attributes:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from auditor.canaries.canary_type import Drawn, Kind
-from auditor.canaries.data_format import Form, read_back
+from auditor.canaries.canary_type import CanaryType, Drawn
+from auditor.canaries.data_format import DataFormat, read_back
 from auditor.canaries.formats import form_of
-from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.canaries.sealed_coins import SealedCoins, data_digest
 from auditor.canaries.staging import PUBLIC, Staging, publish, refuse_taken, staged, undo_unfinished
 from auditor.datasets.sources import read_source
 from auditor.plan.sections import Source
@@ -48,7 +48,7 @@ class Planted:
 def plant(
     source: Source,
     *,
-    kind: Kind,
+    kind: CanaryType,
     canaries: int,
     out: Path,
     secret: Path,
@@ -107,21 +107,21 @@ def plant(
     return Planted(out / form.name, truth.commitment, truth.data_digest, 0 if drawn.base is None else len(drawn))
 
 
-def _drawn(kind: Kind, canaries: int, *, form: Form, staging: Staging, on_progress: OnProgress) -> Drawn:
+def _drawn(kind: CanaryType, canaries: int, *, form: DataFormat, staging: Staging, on_progress: OnProgress) -> Drawn:
     """Return the candidates; whatever it takes to make them lies beside the coins, where the training does not read."""
     scratch = staging.folder / "scratch"
     scratch.mkdir(mode=0o700)
     return _distinct(kind, form.records, canaries, form, scratch, on_progress)
 
 
-def _make(kind: Kind, drawn: Drawn, *, form: Form, data: Staging, sealed: Staging) -> Sealed:
+def _make(kind: CanaryType, drawn: Drawn, *, form: DataFormat, data: Staging, sealed: Staging) -> SealedCoins:
     """Toss the coins and make planted data and sealed file where nobody looks for them yet."""
     included = np.frombuffer(secrets.token_bytes(len(drawn)), np.uint8) % 2 == 1
     data.content.mkdir(mode=0o700)
     data.content.chmod(0o700)  # whatever the umask
     planted = _write(form, drawn, drawn.take(np.flatnonzero(included)), data.content / form.name)
     records = form.records
-    truth = Sealed(
+    truth = SealedCoins(
         candidates=replace(_records(drawn, records), name=f"{kind.name} canaries planted in {records.name}"),
         included=included,
         kind=kind.name,
@@ -168,7 +168,9 @@ def _refuse_in_use(out: Path) -> None:
         )
 
 
-def _distinct(kind: Kind, records: Records, count: int, form: Form, scratch: Path, on_progress: OnProgress) -> Drawn:
+def _distinct(
+    kind: CanaryType, records: Records, count: int, form: DataFormat, scratch: Path, on_progress: OnProgress
+) -> Drawn:
     """Return candidates that differ from one another and from every record that stays."""
     # A coin about a record that is there anyway, or there twice, would decide nothing.
     rows: dict[bytes, int] = {}
@@ -205,7 +207,7 @@ def _distinct(kind: Kind, records: Records, count: int, form: Form, scratch: Pat
     )
 
 
-def _write(form: Form, drawn: Drawn, added: Drawn, path: Path) -> Records:
+def _write(form: DataFormat, drawn: Drawn, added: Drawn, path: Path) -> Records:
     """Write the planted data and read it back; what does not read back as it was meant is refused."""
     records = form.records
     kept = np.arange(len(records))

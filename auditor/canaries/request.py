@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from attacks.registry import catalogue
-from auditor.canaries.canary_type import Kind, kinds
+from attacks.registry import registered_attacks
+from auditor.canaries.canary_type import CanaryType, canary_types
 from auditor.canaries.detectability import canaries_needed, one_run_ceiling
 from auditor.canaries.planting import FEWEST
 from auditor.plan.plan import table_error
@@ -17,13 +17,13 @@ from reports.suggestions import nearest
 from reports.untrusted import printable, quoted
 
 
-def find_kind(name: str) -> Kind:
+def find_kind(name: str) -> CanaryType:
     """Return a kind of canary by its name.
 
     Raises:
         PlanError: If it is unknown.
     """
-    known = kinds()
+    known = canary_types()
     if name not in known:
         raise PlanError(f"kind {quoted(name)} of canaries is unknown{nearest(name, list(known))}")
     return known[name]()
@@ -50,7 +50,7 @@ def read_request(source: str, label: str | None, reading: Path | None) -> Source
         raise PlanError(f"{where}: {table_error(error, Source)}") from error
 
 
-def reach(
+def detectability(
     canaries: int, *, epsilon: float | None, delta: float, attacks: int | None = None, force: bool = False
 ) -> list[str]:
     """Say what an audit with so many canaries can show at most.
@@ -75,7 +75,7 @@ def reach(
     if canaries < 2:
         raise PlanError(f"{canaries} canaries; at least 2 are needed to tell one in from one out")
     if attacks is None:
-        attacks = sum(attack.usual for attack in catalogue().values())
+        attacks = sum(attack.usual for attack in registered_attacks().values())
     if attacks < 1:
         raise PlanError(f"attacks is {attacks}; an audit runs at least 1")
     ceiling = one_run_ceiling(canaries, delta=delta, attacks=attacks)

@@ -25,7 +25,7 @@ _DAMAGED = f"it is not {_KIND}, or is damaged; name the one that belongs to this
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedCoins:
     """What decides the truth of a later audit.
 
     Attributes:

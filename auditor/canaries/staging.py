@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from auditor.canaries.sealed_coins import Sealed
+from auditor.canaries.sealed_coins import SealedCoins
 from defenses.errors import DataError, PlanError
 from reports.parsing import read_json
 
@@ -156,7 +156,7 @@ def _sealed_without_data(data: Staging) -> Path | None:
     try:
         path = Path((data.folder / SEALED_AT).read_text())
         hidden = read_json(data.content / PUBLIC, error=DataError)["commitment"]
-        return path if Sealed.read(path).commitment == hidden else None
+        return path if SealedCoins.read(path).commitment == hidden else None
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return None  # it was stopped earlier than that, or the file is that of another planting
 
@@ -186,7 +186,7 @@ def refuse_taken(out: Path, secret: Path) -> None:
 def _belong_together(out: Path, secret: Path) -> bool:
     try:
         said = read_json(out / PUBLIC, error=DataError)["commitment"]
-        return bool(Sealed.read(secret).commitment == said)
+        return bool(SealedCoins.read(secret).commitment == said)
     except (OSError, ValueError, KeyError, TypeError, DataError):
         return False
 

@@ -36,10 +36,10 @@ def compare(
         from auditor.cli.progress import shown_progress
         from auditor.compare.plan import load_compare_plan
         from auditor.compare.run import run_comparison
-        from auditor.context import Setting
+        from auditor.context import RunContext
         from auditor.files.memory_budget import budget_of
         from auditor.files.result_files import write_whole
-        from auditor.workspace import Workplace
+        from auditor.workspace import Workspace
         from reports.pages.comparison_page import comparison_markdown, headline, render_comparison
         from reports.records.comparison import Place, place_of
 
@@ -53,8 +53,8 @@ def compare(
             say(f"{number} of {count}: {run.name}: {place_of(run)}", err=True)
 
         with shown_progress(quiet=quiet) as on_progress:
-            setting = Setting(
-                workplace=Workplace(work_dir),
+            context = RunContext(
+                workspace=Workspace(work_dir),
                 plan_folder=plan.parent,
                 data_dir=data_dir,
                 device=device,
@@ -62,7 +62,7 @@ def compare(
                 on_progress=on_progress,
                 max_memory=budget_of(max_memory),
             )
-            found = run_comparison(chosen, setting, folder, on_run=said)
+            found = run_comparison(chosen, context, folder, on_run=said)
         write_whole(folder / "summary.md", comparison_markdown(found))
         write_whole(folder / "comparison.html", render_comparison(found))
         write_whole(folder / "comparison.json", found.to_json())  # last: where it is, the others are

@@ -129,11 +129,11 @@ def plant(
 ) -> None:
     """Plant canaries into a data set by fair coins, so that your own training on it can be audited afterwards."""
     with guarded(debug=debug, stopped=NOT_PLANTED):
-        from auditor.canaries.request import find_kind, reach, read_request
+        from auditor.canaries.request import detectability, find_kind, read_request
         from auditor.cli.progress import shown_progress
 
         chosen, asked = find_kind(kind), read_request(source, label, reading)
-        for line in reach(canaries, epsilon=epsilon, delta=delta, attacks=attacks, force=force):
+        for line in detectability(canaries, epsilon=epsilon, delta=delta, attacks=attacks, force=force):
             say(line)
         from auditor.canaries.planting import plant as write
 
@@ -182,20 +182,20 @@ def render(
 def list_all(debug: Debug = False) -> None:
     """List data sets, architectures, schemes and attacks that a plan can name, and kinds of canaries."""
     with guarded(debug=debug):
-        from attacks.registry import catalogue
-        from auditor.canaries.canary_type import kinds
+        from attacks.registry import registered_attacks
+        from auditor.canaries.canary_type import canary_types
         from auditor.datasets import names
         from defenses.architectures import FACTORIES
-        from defenses.schemes import schemes
+        from defenses.schemes import registered_schemes
 
         sections = {
             "Data sets ([data] source = ...)": names(),
             "Architectures ([model] architecture = ...)": {
                 name: (factory.__doc__ or "").splitlines()[0] for name, factory in FACTORIES.items()
             },
-            "Schemes ([scheme] name = ...)": {name: scheme.paper for name, scheme in schemes().items()},
-            "Attacks ([[attacks]] name = ...)": {name: attack.paper for name, attack in catalogue().items()},
-            "Canaries (auditor plant --kind ...)": {name: kind.summary for name, kind in kinds().items()},
+            "Schemes ([scheme] name = ...)": {name: scheme.paper for name, scheme in registered_schemes().items()},
+            "Attacks ([[attacks]] name = ...)": {name: attack.paper for name, attack in registered_attacks().items()},
+            "Canaries (auditor plant --kind ...)": {name: kind.summary for name, kind in canary_types().items()},
         }
         for title, entries in sections.items():
             say(title)
@@ -221,16 +221,16 @@ def _run(
     """Run one plan, write its files, say what was found; returns the exit code."""
     from auditor.audit import run_audit
     from auditor.cli.progress import shown_progress
-    from auditor.context import Setting
+    from auditor.context import RunContext
     from auditor.files.memory_budget import budget_of
     from auditor.plan.plan import Plan
     from auditor.report_files import write_audit
-    from auditor.workspace import Workplace
+    from auditor.workspace import Workspace
 
     assert isinstance(plan, Plan)
     with shown_progress(quiet=quiet) as on_progress:
-        setting = Setting(
-            workplace=Workplace(work_dir),
+        context = RunContext(
+            workspace=Workspace(work_dir),
             plan_folder=plan_folder,
             data_dir=data_dir,
             device=device,
@@ -239,7 +239,7 @@ def _run(
             on_progress=on_progress,
             max_memory=budget_of(max_memory),
         )
-        found = run_audit(plan, setting)
+        found = run_audit(plan, context)
     page = write_audit(found, folder)
     say(f"{found.trained} models trained, {found.found} found trained", err=True)
     code = found.report.exit_code

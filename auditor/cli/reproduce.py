@@ -33,10 +33,10 @@ def reproduce(
         import json
 
         from auditor.cli.progress import shown_progress
-        from auditor.context import Setting
+        from auditor.context import RunContext
         from auditor.files.result_files import write_whole
         from auditor.reproductions import experiments
-        from auditor.workspace import Workplace
+        from auditor.workspace import Workspace
         from defenses.errors import PlanError
         from reports.pages.reproduction_page import render_reproduction, reproduction_markdown
         from reports.suggestions import nearest
@@ -53,8 +53,10 @@ def reproduce(
         for name in FILES:  # an earlier run's page is not this one's
             (folder / name).unlink(missing_ok=True)
         with shown_progress(quiet=quiet) as on_progress:
-            setting = Setting(workplace=Workplace(work_dir), data_dir=data_dir, device=device, on_progress=on_progress)
-            found = experiment.reproduce(share, setting)
+            context = RunContext(
+                workspace=Workspace(work_dir), data_dir=data_dir, device=device, on_progress=on_progress
+            )
+            found = experiment.reproduce(share, context)
         text = reproduction_markdown(found)
         plain = json.loads(found.model_dump_json())
         write_whole(folder / "summary.md", text)

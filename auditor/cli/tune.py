@@ -33,12 +33,12 @@ def tune(
     """Find the least noise at which what attacks find stays under its limits, and say what that does not cover."""
     with guarded(debug=debug):
         from auditor.cli.progress import shown_progress
-        from auditor.context import Setting
+        from auditor.context import RunContext
         from auditor.files.memory_budget import budget_of
         from auditor.files.result_files import write_whole
         from auditor.tuning.plan import load_tune_plan
         from auditor.tuning.run import run_tuning
-        from auditor.workspace import Workplace
+        from auditor.workspace import Workspace
         from reports.pages.tuning_page import look_in_words, render_tuning, tuning_markdown
 
         chosen = load_tune_plan(plan)
@@ -56,8 +56,8 @@ def tune(
             say(f"{look_in_words(chosen.tune.knob, look)}{more}", err=True)
 
         with shown_progress(quiet=quiet) as on_progress:
-            setting = Setting(
-                workplace=Workplace(work_dir),
+            context = RunContext(
+                workspace=Workspace(work_dir),
                 plan_folder=plan.parent,
                 data_dir=data_dir,
                 device=device,
@@ -65,7 +65,7 @@ def tune(
                 on_progress=on_progress,
                 max_memory=budget_of(max_memory),
             )
-            found = run_tuning(chosen, setting, folder, on_start=started, on_look=looked)
+            found = run_tuning(chosen, context, folder, on_start=started, on_look=looked)
         write_whole(folder / "summary.md", tuning_markdown(found))
         write_whole(folder / "tuning.html", render_tuning(found))
         write_whole(folder / "tuning.json", found.to_json())  # last: where it is, the others are

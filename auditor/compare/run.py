@@ -9,7 +9,7 @@ from pathlib import Path
 
 from auditor.audit import run_audit
 from auditor.compare.plan import Cell, ComparePlan
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.files.paths import plan_without_paths
 from auditor.plan.resolve import (
     parameters_of,
@@ -32,7 +32,7 @@ OnRun = Callable[[int, int, ComparedRun], None]
 
 
 def run_comparison(
-    plan: ComparePlan, setting: Setting, folder: Path, *, on_run: OnRun = lambda number, count, run: None
+    plan: ComparePlan, context: RunContext, folder: Path, *, on_run: OnRun = lambda number, count, run: None
 ) -> Comparison:
     """Audit every scheme at every budget on the same records.
 
@@ -41,7 +41,7 @@ def run_comparison(
 
     Args:
         plan: What to compare.
-        setting: Where to work and with what; models that are there already are not trained again.
+        context: Where to work and with what; models that are there already are not trained again.
         folder: Where the reports go.
         on_run: Told the number of audits done, their count, and the row of the last.
 
@@ -53,14 +53,14 @@ def run_comparison(
     """
     for cell in plan.cells:
         resolve_attacks(cell.plan)
-        resolve_architecture(cell.plan, allow_code=setting.allow_code)
+        resolve_architecture(cell.plan, allow_code=context.allow_code)
         resolve_defense(cell.plan)
-    cells = [_with_eyes(cell, setting) for cell in plan.cells]
+    cells = [_with_eyes(cell, context) for cell in plan.cells]
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     runs: list[ComparedRun] = []
     reports: list[Report] = []
     for number, cell in enumerate(cells):
-        run, report = _run(cell, setting, folder, number, len(cells))
+        run, report = _run(cell, context, folder, number, len(cells))
         runs.append(run)
         reports += [] if report is None else [report]
         on_run(number + 1, len(plan.cells), run)
@@ -74,23 +74,23 @@ def run_comparison(
         runs=runs,
         plan=plan_without_paths(plan.content),
         plan_digest=plan.digest,
-        device=first.provenance.device if first else setting.place,
+        device=first.provenance.device if first else context.place,
         versions=first.provenance.versions if first else {},
         started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
     )
 
 
-def _with_eyes(cell: Cell, setting: Setting) -> Cell:
+def _with_eyes(cell: Cell, context: RunContext) -> Cell:
     """Return a cell whose plan watches steps where they can be tested."""
-    promise = promised_steps(cell.plan, allow_code=setting.allow_code)
+    promise = promised_steps(cell.plan, allow_code=context.allow_code)
     if promise is None:
         return cell
     watched = {name: part for name, part in cell.watched.items() if name != "prior_aware" or not promise.moves}
     return replace(cell, plan=cell.plan.model_copy(update=watched))
 
 
-def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) -> tuple[ComparedRun, Report | None]:
+def _run(cell: Cell, context: RunContext, folder: Path, number: int, count: int) -> tuple[ComparedRun, Report | None]:
     defense = resolve_defense(cell.plan)
     base = ComparedRun(
         label=cell.label,
@@ -102,13 +102,13 @@ def _run(cell: Cell, setting: Setting, folder: Path, number: int, count: int) ->
     )
 
     def within(progress: Progress) -> None:
-        setting.on_progress(replace(progress, stage=f"{number + 1} of {count}, {base.name}: {progress.stage}"))
+        context.on_progress(replace(progress, stage=f"{number + 1} of {count}, {base.name}: {progress.stage}"))
 
     name = re.sub(r"[^a-z0-9]+", "-", f"{number + 1:02d}-{base.name}".lower()).strip("-")
     clear(folder / name)  # an earlier run's report is not this one's
     clock = time.perf_counter()
     try:
-        audit = run_audit(cell.plan, replace(setting, on_progress=within))
+        audit = run_audit(cell.plan, replace(context, on_progress=within))
     except TrainingError as error:
         return base.model_copy(update={"reason": reason(error), "seconds": time.perf_counter() - clock}), None
     except AuditError as error:

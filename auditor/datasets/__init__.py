@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from auditor.datasets.array_files import read_arrays
-from auditor.datasets.data_directory import DATA_VARIABLE, DataSet, Part, Shelf
+from auditor.datasets.data_directory import DATA_VARIABLE, DataDirectory, DataSet, Part
 from auditor.datasets.image_folders import read_folder
 from auditor.datasets.image_sets import IMAGE_SETS
 from auditor.datasets.member_nonmember_checks import check_records
@@ -108,7 +108,7 @@ def _find(source: str | Path, split: Part, reading: Reading, *, data_dir: Path |
         raise ValueError(f"like: {reading.like.name} holds no records; give the records that set the encoding")
     name = source.strip().lower().replace("-", "_") if isinstance(source, str) else ""
     if name in DATA_SETS:
-        return _read_named(name, reading, split, Shelf.at(data_dir, download=download))
+        return _read_named(name, reading, split, DataDirectory.at(data_dir, download=download))
     path = Path(source).expanduser()
     if not path.exists():
         if isinstance(source, Path) or "/" in source or path.suffix:
@@ -122,7 +122,7 @@ def _find(source: str | Path, split: Part, reading: Reading, *, data_dir: Path |
     return _read_path(path, reading)
 
 
-def _read_named(name: str, reading: Reading, split: Part, shelf: Shelf) -> Records:
+def _read_named(name: str, reading: Reading, split: Part, shelf: DataDirectory) -> Records:
     """Return a set that is known by name, in its fixed encoding."""
     entry = DATA_SETS[name]
     reading.refuse_all_but("like", source=f"{name}, a set with a fixed encoding")

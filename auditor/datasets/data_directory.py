@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shelf:
+class DataDirectory:
     """The folders that are searched for a data set, and whether a download may follow.
 
     Attributes:
@@ -39,7 +39,7 @@ class Shelf:
     download: bool
 
     @classmethod
-    def at(cls, data_dir: Path | None, *, download: bool) -> "Shelf":
+    def at(cls, data_dir: Path | None, *, download: bool) -> "DataDirectory":
         """Open the data directory (or `AUDITOR_DATA` if None), with the user's cache behind it.
 
         Raises:
@@ -133,7 +133,7 @@ class DataSet:
     """
 
     summary: str
-    read: Callable[[Shelf, Part], Records]
+    read: Callable[[DataDirectory, Part], Records]
     parts: bool = False
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from auditor.datasets.data_directory import DataSet, Part, Shelf
+from auditor.datasets.data_directory import DataDirectory, DataSet, Part
 from auditor.datasets.pixels import Bytes, channels_first, decode_jpeg, read_idx, unit_interval
 from auditor.files.npz import read_npz
 from defenses.errors import DataError
@@ -30,7 +30,7 @@ def _parts(part: Part) -> tuple[str, ...]:
     return _BOTH if part == "all" else (part,)
 
 
-def _idx(folder: str, name: str) -> Callable[[Shelf, Part], Records]:
+def _idx(folder: str, name: str) -> Callable[[DataDirectory, Part], Records]:
     """Make a reader for a set in the layout of MNIST, which torchvision also downloads."""
 
     def fetch(root: Path) -> None:
@@ -38,7 +38,7 @@ def _idx(folder: str, name: str) -> Callable[[Shelf, Part], Records]:
 
         getattr(torchvision.datasets, folder)(str(root), download=True)
 
-    def read(shelf: Shelf, part: Part) -> Records:
+    def read(shelf: DataDirectory, part: Part) -> Records:
         pixels, labels = [], []
         for prefix in ({"train": "train", "test": "t10k"}[one] for one in _parts(part)):
             stem = f"{folder}/raw/{prefix}"
@@ -62,7 +62,7 @@ def _fetch_cifar10(root: Path) -> None:
     torchvision.datasets.CIFAR10(str(root), download=True)
 
 
-def _cifar10(shelf: Shelf, part: Part) -> Records:
+def _cifar10(shelf: DataDirectory, part: Part) -> Records:
     official = "cifar-10-batches-py/batches.meta"
     packed = [f"cifar10/cifar10_jpeg_{one}.npz" for one in _parts(part)]
     if shelf.find(official) is None and (files := shelf.find(*packed)) is not None:
@@ -93,14 +93,14 @@ def _cifar10(shelf: Shelf, part: Part) -> Records:
     )
 
 
-def _cifar10_first4000(shelf: Shelf, part: Part) -> Records:
+def _cifar10_first4000(shelf: DataDirectory, part: Part) -> Records:
     name = "CIFAR-10 (first 4,000 training images)"
     (file,) = shelf.obtain("cifar10/cifar10_lossless_first4000.npz", fetch=None, name=name)
     arrays = read_npz(file, "X", "y")
     return _records(arrays["X"], arrays["y"], classes=10, name=name)
 
 
-def _digits(shelf: Shelf, part: Part) -> Records:
+def _digits(shelf: DataDirectory, part: Part) -> Records:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -122,7 +122,7 @@ def _fetch_olivetti(root: Path) -> None:
     np.savez_compressed(root / "olivetti" / "olivetti_faces.npz", images=pixels, subject=faces.target.astype(np.uint8))
 
 
-def _olivetti(shelf: Shelf, part: Part) -> Records:
+def _olivetti(shelf: DataDirectory, part: Part) -> Records:
     name = "Olivetti faces"
     (file,) = shelf.obtain("olivetti/olivetti_faces.npz", fetch=_fetch_olivetti, name=name)
     arrays = read_npz(file, "images", "subject")
@@ -137,14 +137,14 @@ def _olivetti(shelf: Shelf, part: Part) -> Records:
     )
 
 
-def _medical_mnist(shelf: Shelf, part: Part) -> Records:
+def _medical_mnist(shelf: DataDirectory, part: Part) -> Records:
     name = "Medical MNIST (subsample)"
     (file,) = shelf.obtain("medical_mnist/medical_mnist_64.npz", fetch=None, name=name)
     arrays = read_npz(file, "X", "y")
     return _records(arrays["X"], arrays["y"], classes=6, name=name)
 
 
-def _pneumonia(shelf: Shelf, part: Part) -> Records:
+def _pneumonia(shelf: DataDirectory, part: Part) -> Records:
     name = "PneumoniaMNIST (balanced subset)"
     (file,) = shelf.obtain("pneumoniamnist/pneumoniamnist_balanced.npz", fetch=None, name=name)
     # The validation part belongs to neither side of a train/test comparison, so it is only in the whole.

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import numpy as np
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import load, names
 from auditor.plan.sections import Source
 from defenses.errors import DataError, PlanError
 from defenses.records import Records
 
 
-def load_source(source: Source, setting: Setting, *, like: Records | None = None) -> Records:
+def load_source(source: Source, context: RunContext, *, like: Records | None = None) -> Records:
     """Load records by name or by a path relative to the plan.
 
     Args:
         source: Where they come from.
-        setting: Folder of the plan, and where data sets are looked for.
+        context: Folder of the plan, and where data sets are looked for.
         like: Records whose encoding is to be used again.
 
     Raises:
         AuditError: If they cannot be found, read or encoded.
     """
-    return read_source(source, setting.plan_folder, setting.data_dir, like=like, max_memory=setting.max_memory)
+    return read_source(source, context.plan_folder, context.data_dir, like=like, max_memory=context.max_memory)
 
 
 def read_source(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.datasets.csv_files import GAPS, read_cells
-from auditor.datasets.data_directory import DataSet, Part, Shelf
+from auditor.datasets.data_directory import DataDirectory, DataSet, Part
 from auditor.datasets.schema import MISSING, categorical, encode, numeric, table
 from auditor.files.memory_budget import default_budget
 from auditor.files.npz import read_npz
@@ -145,7 +145,7 @@ def _rows(path: Path, **layout: Any) -> "pd.DataFrame":
     return frame.mask(frame.isin(GAPS))
 
 
-def _adult(shelf: Shelf, part: Part) -> Records:
+def _adult(shelf: DataDirectory, part: Part) -> Records:
     import pandas as pd
 
     parts = {"train": ["data"], "test": ["test"], "all": ["data", "test"]}[part]
@@ -158,14 +158,14 @@ def _adult(shelf: Shelf, part: Part) -> Records:
     return encode(frame, ADULT, name="Adult")
 
 
-def _german(shelf: Shelf, part: Part) -> Records:
+def _german(shelf: DataDirectory, part: Part) -> Records:
     (file,) = shelf.obtain("tabular_small/german.data", fetch=None, name="German credit")
     frame = _rows(file, names=[*(column.name for column in GERMAN.columns), GERMAN.label], delimiter=" ")
     frame[GERMAN.label] = frame[GERMAN.label].map({"1": "good", "2": "bad"})
     return encode(frame, GERMAN, name="German credit")
 
 
-def _heart(shelf: Shelf, part: Part) -> Records:
+def _heart(shelf: DataDirectory, part: Part) -> Records:
     (file,) = shelf.obtain("tabular_small/processed.cleveland.data", fetch=None, name="Cleveland heart disease")
     frame = _rows(file, names=[*(column.name for column in HEART.columns), HEART.label])
     for column in (column.name for column in HEART.columns if column.categories):
@@ -174,12 +174,12 @@ def _heart(shelf: Shelf, part: Part) -> Records:
     return encode(frame, HEART, name="Cleveland heart disease")
 
 
-def _compas(shelf: Shelf, part: Part) -> Records:
+def _compas(shelf: DataDirectory, part: Part) -> Records:
     (file,) = shelf.obtain("tabular_small/compas_two_years.csv", fetch=None, name="COMPAS")
     return encode(_rows(file), COMPAS, name="COMPAS")
 
 
-def _location30(shelf: Shelf, part: Part) -> Records:
+def _location30(shelf: DataDirectory, part: Part) -> Records:
     (file,) = shelf.obtain("location30/location30.npz", fetch=None, name="Location-30")
     arrays = read_npz(file, "X_packed", "y", "n_features")
     width = int(arrays["n_features"])
@@ -192,7 +192,7 @@ def _location30(shelf: Shelf, part: Part) -> Records:
     return Records(x, arrays["y"].astype(np.int64), 30, schema, name="Location-30")
 
 
-def _breast_cancer(shelf: Shelf, part: Part) -> Records:
+def _breast_cancer(shelf: DataDirectory, part: Part) -> Records:
     from sklearn.datasets import load_breast_cancer
 
     bunch = load_breast_cancer(as_frame=True)

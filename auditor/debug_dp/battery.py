@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check, checks
 from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.implementation import Implementation, UserCodeError
@@ -130,7 +130,7 @@ def run_battery(
     _check_numbers(budget=budget, runs=runs, error=error)
     chosen = _chosen(only, skip)
     began = time.monotonic()
-    bench = Bench(
+    bench = Harness(
         implementation,
         claim or Claim(),
         rng=rng or np.random.default_rng(),
@@ -172,7 +172,7 @@ def _chosen(only: Collection[str], skip: Collection[str]) -> list[type[Check]]:
     return chosen
 
 
-def _answer(check: type[Check], bench: Bench) -> Answer | Result:
+def _answer(check: type[Check], bench: Harness) -> Answer | Result:
     def without(status: Status, sentence: str) -> Result:
         return Result(check.name, check.title, status, sentence, None, None, None, 0.0)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.crafted import HUGE, SMALL, joined, linear, natural
-from auditor.debug_dp.implementation import Dials, Implementation, UserCodeError, copied
+from auditor.debug_dp.implementation import Implementation, StepSettings, UserCodeError, copied
 from defenses.progress import OnProgress, silent
 
 # Exact up to rounding and the trace of noise that is left in a quiet call.
@@ -18,7 +18,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Moved:
+class ModelDelta:
     """What one call did to a model.
 
     Attributes:
@@ -40,7 +40,7 @@ class Moved:
         return float(self.flat.norm())
 
 
-class Bench:
+class Harness:
     """Calls the code under test; every check measures through it.
 
     The auditor's own draws come from `rng` alone and it never seeds torch: what seeding there is, is the code's own.
@@ -79,7 +79,7 @@ class Bench:
         """Time until the budget is used up."""
         return self.deadline - time.monotonic()
 
-    def moved(self, model: nn.Module, x: Tensor, y: Tensor, dials: Dials) -> Moved:
+    def moved(self, model: nn.Module, x: Tensor, y: Tensor, dials: StepSettings) -> ModelDelta:
         """Call the code on a copy of the model and measure what moved.
 
         A step is called once with all records, or in a loop over Poisson lots if there is more to do; a training does
@@ -110,9 +110,9 @@ class Bench:
             for name, _ in model.named_buffers()
             if isinstance(after.get(name), Tensor)
         }
-        return Moved(parameters, buffers)
+        return ModelDelta(parameters, buffers)
 
-    def _loop(self, model: nn.Module, x: Tensor, y: Tensor, dials: Dials) -> None:
+    def _loop(self, model: nn.Module, x: Tensor, y: Tensor, dials: StepSettings) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=dials.learning_rate)
         for _ in range(dials.steps):
             lot = torch.ones(len(x), dtype=torch.bool)
@@ -136,13 +136,13 @@ class Bench:
                     x, y = torch.zeros(7, inputs), torch.zeros(7, dtype=torch.long)
                     record = torch.zeros(inputs)
                     record[int(self.rng.integers(inputs))] = size
-                    dials = Dials(max_grad_norm=norm)
+                    dials = StepSettings(max_grad_norm=norm)
                     for lot in ((record[None], torch.zeros(1, dtype=torch.long)), joined(x, y, record, 0)):
                         found.append(self.moved(linear(inputs), *lot, dials).norm * dials.expected_batch_size / norm)
             unit = float(np.median(found))
             if unit == 0 or max(found) - min(found) > TOLERANCE * unit or abs(unit - 1) <= TOLERANCE:
                 return 1.0
-            noisy = Dials(max_grad_norm=3.0, noise_multiplier=1.0)
+            noisy = StepSettings(max_grad_norm=3.0, noise_multiplier=1.0)
             x, y = natural(8, 1024, rng=self.rng, scale=SMALL)
             noise = self.moved(linear(1024), x, y, noisy).flat - self.moved(linear(1024), x, y, noisy.quiet()).flat
         except UserCodeError:
@@ -150,11 +150,11 @@ class Bench:
         spread = float(noise.square().mean().sqrt()) * noisy.expected_batch_size / noisy.max_grad_norm
         return unit if spread >= 0.9 * unit else 1.0
 
-    def contribution(self, dials: Dials) -> float:
+    def contribution(self, dials: StepSettings) -> float:
         """Return how far one clipped record may move a model in one step of unit learning rate."""
         return self.unit * dials.max_grad_norm / dials.expected_batch_size
 
-    def noise(self, model: nn.Module, x: Tensor, y: Tensor, dials: Dials) -> dict[str, Tensor]:
+    def noise(self, model: nn.Module, x: Tensor, y: Tensor, dials: StepSettings) -> dict[str, Tensor]:
         """Return the noise of one call: what moved less what moves without noise."""
         quiet = self.moved(model, x, y, dials.quiet())
         noisy = self.moved(model, x, y, dials)

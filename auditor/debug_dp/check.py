@@ -5,7 +5,7 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.epsilon.bound import EpsilonBound
 from defenses.plugins import classes_in
 
@@ -44,7 +44,7 @@ class Check(abc.ABC):
     needs_training: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Measure.
 
         Raises:

@@ -5,23 +5,23 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.crafted import linear, one_hot
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 
 # Visits are whole numbers up to rounding, the trace of noise and the drift of gradients over a run.
 _SLACK = 0.1
 _LOTS = 5
 
 
-def columns(bench: Bench, records: int, dials: Dials) -> npt.NDArray[np.float64]:
+def columns(bench: Harness, records: int, dials: StepSettings) -> npt.NDArray[np.float64]:
     """Train on one-hot records without noise and return (records,) how far the column of each moved."""
     x, y = one_hot(records)
     moved = bench.moved(linear(records), x, y, dials.quiet()).parameters["0.weight"].norm(dim=0).numpy()
     return np.where(moved > 1e-3 * max(float(moved.max()), bench.contribution(dials)), moved, 0.0)
 
 
-def one_visit(bench: Bench, records: int, dials: Dials) -> float:
+def one_visit(bench: Harness, records: int, dials: StepSettings) -> float:
     """Return how far one visit moves a column: the least move in runs of one step, or 0 if nothing ever moves.
 
     Measured rather than computed, since code that divides by another number still makes steps that can be counted.

@@ -36,7 +36,7 @@ class UserCodeError(AuditError):
 
 
 @dataclass(frozen=True)
-class Dials:
+class StepSettings:
     """The arguments of one call of the code under test.
 
     Attributes:
@@ -55,7 +55,7 @@ class Dials:
     steps: int = 1
     learning_rate: float = 1.0
 
-    def quiet(self) -> "Dials":
+    def quiet(self) -> "StepSettings":
         """Return the same call without noise."""
         return replace(self, noise_multiplier=QUIET)
 
@@ -74,13 +74,15 @@ class Implementation:
     function: Callable[..., Any]
     trains: bool
 
-    def step(self, model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, dials: Dials) -> None:
+    def step(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, dials: StepSettings
+    ) -> None:
         """Make one step with the lot (x, y); raises UserCodeError if the code raises."""
         given = {name: getattr(dials, name) for name in _STEP_DIALS}
         with _blamed(self.name):
             self.function(model, optimizer, x, y, **given)
 
-    def train(self, model: nn.Module, x: Tensor, y: Tensor, dials: Dials) -> Mapping[str, Tensor]:
+    def train(self, model: nn.Module, x: Tensor, y: Tensor, dials: StepSettings) -> Mapping[str, Tensor]:
         """Train on the records (x, y) and return the state of the result; raises UserCodeError if the code raises."""
         given = {name: getattr(dials, name) for name in _TRAINING_DIALS}
         with _blamed(self.name):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.debug_dp.bench import Bench, Moved
+from auditor.debug_dp.bench import Harness, ModelDelta
 from auditor.debug_dp.check import Answer
 from auditor.debug_dp.crafted import HUGE, SMALL, bare, joined, natural
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 from auditor.debug_dp.p_values import least_error
 from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.one_run import clopper_pearson
@@ -41,15 +41,15 @@ class Runs:
     canary: Tensor
     label: int
     direction: Tensor
-    ins: list[Moved]
-    outs: list[Moved]
+    ins: list[ModelDelta]
+    outs: list[ModelDelta]
 
 
 # The runs of each bench, for as long as it lives: three checks score the same ones.
-_KNOWN: "weakref.WeakKeyDictionary[Bench, Runs]" = weakref.WeakKeyDictionary()
+_KNOWN: "weakref.WeakKeyDictionary[Harness, Runs]" = weakref.WeakKeyDictionary()
 
 
-def many_runs(bench: Bench) -> Runs:
+def many_runs(bench: Harness) -> Runs:
     """Return the runs of a bench, made when they are first asked for, as many as its budget allows.
 
     The data are as bad as they come: all records but the canary have next to no gradient, the canary is orthogonal to
@@ -58,7 +58,7 @@ def many_runs(bench: Bench) -> Runs:
     if bench in _KNOWN:
         return _KNOWN[bench]
     claim = bench.claim
-    dials = Dials(
+    dials = StepSettings(
         max_grad_norm=claim.max_grad_norm,
         noise_multiplier=claim.noise_multiplier,
         expected_batch_size=claim.expected_batch_size,
@@ -89,7 +89,7 @@ def many_runs(bench: Bench) -> Runs:
     return runs
 
 
-def judged(bench: Bench, score: Callable[[Runs, Moved], float], what: str) -> Answer:
+def judged(bench: Harness, score: Callable[[Runs, ModelDelta], float], what: str) -> Answer:
     """Score each run, choose a threshold and its side on one half of them, and bound epsilon from the other half.
 
     Args:

@@ -6,15 +6,15 @@ import numpy as np
 from scipy import stats
 from torch import Tensor, nn
 
-from auditor.debug_dp.bench import Bench
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.bench import Harness
+from auditor.debug_dp.implementation import StepSettings
 
 _CALLS = 4
 _DIFFERENT = 1e-3
 
 
 def widest_noise(
-    bench: Bench, model: nn.Module, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], dials: Dials
+    bench: Harness, model: nn.Module, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], dials: StepSettings
 ) -> float | None:
     """Return an upper confidence limit on the noise, over the promised one, or None where it differs between two lots.
 

@@ -15,7 +15,7 @@ import attacks
 from attacks.protocol import Attack, Claim
 from auditor.evidence.claim_kind import claim_kinds
 from auditor.plan.resolve import parameters_of
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.engine.code_digest import digest_of_folders, digest_of_training
 from defenses.engine.storage import Storage
 from defenses.errors import PlanError
@@ -43,7 +43,7 @@ class KeptClaims:
 
     storage: Storage
 
-    def key(self, attack: Attack, question: Question, *names: str, device: str) -> str:
+    def key(self, attack: Attack, question: AttackTarget, *names: str, device: str) -> str:
         """Return the name of a claim: a digest of attack, target, records, code and versions."""
         about = {
             "attack": [type(attack).__module__, type(attack).__qualname__, parameters_of(attack)],

@@ -12,7 +12,7 @@ from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import gap, paired_estimate, share_estimate
 from auditor.statistics.units import Units
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.records import BoolArray, IntArray, Records, Table
 from reports.measures import ATTRIBUTES
 from reports.records.report import Estimate
@@ -90,7 +90,7 @@ class AttributeKind(ClaimKind):
     words = "inference of hidden values"
 
     def join(
-        self, claim: Guesses, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+        self, claim: Guesses, question: AttackTarget, *, attack: Attack, rng: np.random.Generator, device: str
     ) -> Guessed:
         """Compare guesses with what was hidden; see `join_guesses`."""
         return join_guesses(claim, question.target, question.included, question.victims)

@@ -13,7 +13,7 @@ import numpy as np
 
 from attacks.protocol import Attack, Claim
 from auditor.evidence.ranking import Ranking
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.plugins import classes_in
 from reports.records.report import CopyRecord, Estimate
 
@@ -72,7 +72,9 @@ class ClaimKind(abc.ABC):
     kept: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def join(self, claim: Any, question: Question, *, attack: Attack, rng: np.random.Generator, device: str) -> Joined:
+    def join(
+        self, claim: Any, question: AttackTarget, *, attack: Attack, rng: np.random.Generator, device: str
+    ) -> Joined:
         """Join a claim with the truth.
 
         Args:

@@ -8,7 +8,7 @@ import numpy as np
 from attacks.protocol import Attack, MembershipScores
 from auditor.evidence.claim_kind import ClaimError, ClaimKind, Joined
 from auditor.evidence.ranking import Ranking
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from reports.measures import MEMBERSHIP
 from reports.records.report import Estimate
 
@@ -42,7 +42,7 @@ class MembershipKind(ClaimKind):
     words = "membership inference"
 
     def join(
-        self, claim: MembershipScores, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+        self, claim: MembershipScores, question: AttackTarget, *, attack: Attack, rng: np.random.Generator, device: str
     ) -> ScoredCandidates:
         """Put scores beside the truth; raises ClaimError unless there is one for each candidate."""
         if len(claim.scores) != len(question.included):

@@ -12,7 +12,7 @@ from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.statistics.intervals import Float64Array
 from auditor.statistics.paired_differences import paired_estimate, share_estimate
 from auditor.statistics.units import Units
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.records import IntArray
 from reports.measures import EXTRACTION
 from reports.records.report import Estimate
@@ -86,7 +86,7 @@ class ExtractionKind(ClaimKind):
     kept = False
 
     def join(
-        self, claim: ExtractedModel, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+        self, claim: ExtractedModel, question: AttackTarget, *, attack: Attack, rng: np.random.Generator, device: str
     ) -> Agreement:
         """Compare the answers of copies and target; see `join_copies`."""
         return join_copies(claim, question.target, device=device)

@@ -11,7 +11,7 @@ from auditor.evidence.claim_kind import ClaimKind, Joined
 from auditor.evidence.mean_similarity import mean_similarity, similarity_gap
 from auditor.evidence.ranking import Ranking
 from auditor.evidence.reconstruction_comparison import Reconstructed, by_chance, compare, flagged, in_words
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from reports.measures import RECONSTRUCTION, SIMILARITY, SIMILARITY_GAP
 from reports.records.report import CopyRecord, Estimate
 
@@ -91,7 +91,7 @@ class ReconstructionKind(ClaimKind):
     words = "reconstruction"
 
     def join(
-        self, claim: Reconstructions, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+        self, claim: Reconstructions, question: AttackTarget, *, attack: Attack, rng: np.random.Generator, device: str
     ) -> ReconstructionEvidence:
         """Compare reconstructions with the candidates, by the attack's own measure where it fits such records."""
         candidates, included = question.target.candidates, question.included

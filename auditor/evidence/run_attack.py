@@ -16,7 +16,7 @@ from auditor.evidence.ranking import Ranking
 from auditor.files.paths import without_paths
 from auditor.reasons import LONGEST
 from auditor.reasons import reason as why
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.errors import NotApplicableError
 from defenses.progress import OnProgress, silent
 from defenses.randomness import stream
@@ -46,7 +46,7 @@ class Evidence:
     attack: Attack
     required: bool
     status: AttackStatus
-    question: Question
+    question: AttackTarget
     reason: str | None = None
     claim: Claim | None = None
     seconds: float = 0.0
@@ -94,7 +94,7 @@ class Evidence:
 
 def gather(
     attack: Attack,
-    question: Question,
+    question: AttackTarget,
     *,
     required: bool,
     rng: np.random.Generator,
@@ -145,7 +145,7 @@ def gather(
     return replace(outcome(AttackStatus.RAN, claim=claim), joined=joined, reused=there is not None)
 
 
-def chosen(attack: Attack, questions: Sequence[Question]) -> Question:
+def chosen(attack: Attack, questions: Sequence[AttackTarget]) -> AttackTarget:
     """Return the first question whose target offers what an attack needs, or the first of all."""
     fitting = (one for one in questions if not attack.requires.missing_in(one.target.offers))
     return next(fitting, questions[0])

@@ -11,7 +11,7 @@ from auditor.statistics.intervals import Float64Array
 from auditor.statistics.membership import rate
 from auditor.statistics.paired_differences import gap
 from auditor.statistics.units import Units
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.records import BoolArray, IntArray
 from reports.measures import SINGLING_OUT
 from reports.records.report import Estimate
@@ -86,7 +86,7 @@ class SinglingOutKind(ClaimKind):
     words = "singling out"
 
     def join(
-        self, claim: Predicates, question: Question, *, attack: Attack, rng: np.random.Generator, device: str
+        self, claim: Predicates, question: AttackTarget, *, attack: Attack, rng: np.random.Generator, device: str
     ) -> SingledOut:
         """Join predicates with who was a member; see `join_predicates`."""
         return join_predicates(claim, question.included, rng=rng, units=question.target.candidates.units)

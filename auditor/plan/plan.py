@@ -41,8 +41,8 @@ from reports.suggestions import nearest
 from reports.untrusted import printable, quoted
 
 if TYPE_CHECKING:
-    from auditor.context import Setting
-    from auditor.subject import Subject
+    from auditor.context import RunContext
+    from auditor.subject import AuditSubject
 
 _FIRST = 5  # problems that a message names
 
@@ -89,12 +89,12 @@ class TargetPlan(Part, abc.ABC):
         """
 
     @abc.abstractmethod
-    def build(self, plan: "Plan", setting: "Setting") -> "Subject":
+    def build(self, plan: "Plan", context: "RunContext") -> "AuditSubject":
         """Make or read what is attacked, with the truth about it.
 
         Args:
             plan: The whole plan; nothing after this step sees it.
-            setting: Where and with what.
+            context: Where and with what.
 
         Returns:
             The subject, ready to be attacked; its `description` holds what reports say about this kind of target.

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from attacks.capabilities import Capability
 from attacks.protocol import Attack
-from attacks.registry import catalogue
+from attacks.registry import registered_attacks
 from auditor.plan.plan import Plan
 from auditor.plan.sections import Control, Named, Training
 from auditor.reasons import reason
@@ -20,7 +20,7 @@ from defenses.errors import PlanError
 from defenses.nadam import Nadam
 from defenses.recipe import Precision, Recipe, Schedule
 from defenses.sampling import Lots
-from defenses.schemes import schemes
+from defenses.schemes import registered_schemes
 from defenses.updates import SGD, Adam, UpdateRule
 from reports.parsing import problems
 from reports.suggestions import nearest
@@ -86,7 +86,7 @@ def resolve_generator(name: str, *, allow_code: bool) -> Callable[..., Any]:
 
 def resolve_defense(plan: Plan) -> Defense:
     """Return the scheme of a plan; the plan's delta is the scheme's unless it has its own."""
-    known = schemes()
+    known = registered_schemes()
     named = plan.scheme or Named(name="none")
     if named.name not in known:
         raise PlanError(f"scheme {quoted(named.name)} is unknown{nearest(named.name, list(known))}")
@@ -102,7 +102,7 @@ def resolve_attacks(plan: Plan) -> list[tuple[Attack, bool]]:
 
     A plan that lists none gets the usual ones, and those that a limit names.
     """
-    known = catalogue()
+    known = registered_attacks()
     limited = {limit.attack for limit in plan.limits}
     named = plan.attacks or tuple(Named(name=name) for name, attack in known.items() if attack.usual or name in limited)
     found: list[tuple[Attack, bool]] = []
@@ -160,7 +160,7 @@ def parameter_types(scheme: str) -> dict[str, set[type]]:
     Raises:
         PlanError: If there is no such scheme.
     """
-    known = schemes()
+    known = registered_schemes()
     if scheme not in known:
         raise PlanError(f"scheme {quoted(scheme)} is unknown{nearest(scheme, list(known))}")
     hints = get_type_hints(known[scheme])

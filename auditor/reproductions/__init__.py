@@ -5,7 +5,7 @@ import pkgutil
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from auditor.context import Setting
+    from auditor.context import RunContext
     from reports.records.reproduction import Reproduction
 
 
@@ -18,12 +18,12 @@ class Experiment(Protocol):
 
     DEFAULT_SCALE: float
 
-    def reproduce(self, scale: float, setting: "Setting") -> "Reproduction":
+    def reproduce(self, scale: float, context: "RunContext") -> "Reproduction":
         """Run the experiment.
 
         Args:
             scale: Share of the paper's own size, in (0, 1].
-            setting: Where to work and with what; what was trained before is not trained again.
+            context: Where to work and with what; what was trained before is not trained again.
         """
         ...
 

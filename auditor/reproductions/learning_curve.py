@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from defenses.defense import Job, Sampler
 from defenses.engine.code_digest import digest_of_training
 from defenses.engine.layers import Materialised, PerExample
@@ -51,14 +51,14 @@ class Curve:
         return float("inf")
 
 
-def learning_curve(job: Job, test: Records, *, seed: int, setting: Setting) -> Curve:
+def learning_curve(job: Job, test: Records, *, seed: int, context: RunContext) -> Curve:
     """Train one model on all records of a job, and test it after every epoch; testing is not part of the seconds.
 
     Args:
         job: Its scheme has a rule for per-example gradients.
         test: What it is tested on.
         seed: The model's seed.
-        setting: Where to work. A curve that is there already is not made again.
+        context: Where to work. A curve that is there already is not made again.
     """
     parts = [
         repr(job.recipe),
@@ -66,18 +66,18 @@ def learning_curve(job: Job, test: Records, *, seed: int, setting: Setting) -> C
         job.records.digest,
         test.digest,
         seed,
-        setting.place,
+        context.place,
         torch.__version__,
         digest_of_training(job.recipe.architecture.module, type(job.defense).__module__),
     ]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-    storage, name = setting.workplace.kept("curves"), f"{name}.curve"
+    storage, name = context.workspace.kept("curves"), f"{name}.curve"
     kept = storage.read(name)
     if kept is not None:
         return Curve(**json.loads(kept))
-    probe = _Tests(job, test, device=setting.place)
+    probe = _Tests(job, test, device=context.place)
     everyone = np.ones((1, len(job.records)), dtype=np.bool_)
-    train(job, everyone, [seed], device=setting.place, probe=probe, on_progress=setting.on_progress)
+    train(job, everyone, [seed], device=context.place, probe=probe, on_progress=context.on_progress)
     curve = Curve(probe.seconds, probe.accuracy, "".join("01"[bool(each)] for each in probe.right))
     storage.write(json.dumps(asdict(curve)).encode(), name)
     return curve

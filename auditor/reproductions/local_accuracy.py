@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import load
 from auditor.reproductions.local_costs import mean_of
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History, Job
 from defenses.ensemble import Trace
 from defenses.errors import TrainingError
 from defenses.guarantee import Unaccounted
-from defenses.input_transform import front_of
+from defenses.input_transform import make_input_transform
 from defenses.mechanisms.local.budgets import BudgetRule
 from defenses.mechanisms.local.preparation import public_statistics
 from defenses.modes import Mode
@@ -84,19 +84,21 @@ class Bench:
     Args:
         case: Which, and how.
         scale: Share of the training set, in (0, 1].
-        setting: Where to work.
+        context: Where to work.
     """
 
-    def __init__(self, case: Case, scale: float, setting: Setting) -> None:
-        everything = load(case.name, split="train", data_dir=setting.data_dir)
+    def __init__(self, case: Case, scale: float, context: RunContext) -> None:
+        everything = load(case.name, split="train", data_dir=context.data_dir)
         order = stream(0, "p1", case.name).permutation(len(everything))
         end = max(round(scale * len(everything)), PUBLIC + 100)
-        self.case, self.setting = case, setting
+        self.case, self.context = case, context
         self.members, self.public = everything.take(order[PUBLIC:end]), everything.take(order[:PUBLIC])
-        self.test: Records = load(case.name, split="test", data_dir=setting.data_dir)
+        self.test: Records = load(case.name, split="test", data_dir=context.data_dir)
         known = public_statistics(self.public.x.reshape(PUBLIC, -1))
         shape = self.public.shape
-        self.front = front_of(known.shift.reshape(shape), known.scale.reshape(shape), shape=shape, bound=3.0)
+        self.front = make_input_transform(
+            known.shift.reshape(shape), known.scale.reshape(shape), shape=shape, bound=3.0
+        )
 
     @property
     def about(self) -> str:
@@ -120,14 +122,14 @@ class Bench:
         job = Job(self.recipe(), scheme, members, public=self.public)
         seeds = [derive(0, "p1", self.case.name, number) for number in range(MODELS)]
         everybody = np.ones((MODELS, len(members)), dtype=np.bool_)
-        setting = self.setting
+        context = self.context
         try:
-            models = setting.workplace.store().train(
-                job, everybody, seeds, device=setting.device, width=MODELS, on_progress=setting.on_progress
+            models = context.workspace.store().train(
+                job, everybody, seeds, device=context.device, width=MODELS, on_progress=context.on_progress
             )
         except TrainingError as error:
             return Estimate(method="mean, t interval", reason=f"training failed: {error}"), ()
-        right = models.logits(test.x, device=setting.place).argmax(2) == test.y
+        right = models.logits(test.x, device=context.place).argmax(2) == test.y
         return mean_of(right.mean(axis=1), unit="model"), models.traces
 
     def proved(self, scheme: Defense) -> str:
@@ -135,7 +137,7 @@ class Bench:
         history = History(self.recipe().lots)
         claimed = scheme.claimed(history)
         assert claimed is not None
-        proved = price(scheme, history, delta=claimed.delta)
+        proved = account_run(scheme, history, delta=claimed.delta)
         found = "unaccounted" if isinstance(proved, Unaccounted) else f"proved {proved.epsilon:.4g}"
         said = f"{wording.relation(scheme.neighboring.name)}, delta {wording.compact(claimed.delta)}"
         return f"claimed {claimed.epsilon:g}, {found} ({said})"
@@ -216,7 +218,7 @@ def claims(bench: Bench) -> Found:
     for name, scheme in schemes(bench.case, 1.0).items():
         if not isinstance(scheme, LocalDP):
             continue
-        proved = price(scheme, history, delta=0.0)
+        proved = account_run(scheme, history, delta=0.0)
         if isinstance(proved, Unaccounted):
             ours = Estimate(method="accounting", reason=f"unaccounted: {proved.reason}")
         else:

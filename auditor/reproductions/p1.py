@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.reproductions.local_accuracy import ADULT, MNIST, MODELS, Bench, Found, claims, curves, rules
 from auditor.reproductions.local_costs import node_times, savings
 from defenses.architectures import Architecture
@@ -57,15 +57,15 @@ TRIED = [
 ]
 
 
-def reproduce(scale: float, setting: Setting) -> Reproduction:
+def reproduce(scale: float, context: RunContext) -> Reproduction:
     """Draw the privacy-accuracy curves and measure the costs.
 
     Args:
         scale: Share of the training sets (Adult 32,561 and MNIST 60,000 rows, 2,000 of them public).
-        setting: Where the data is, and where models are kept.
+        context: Where the data is, and where models are kept.
     """
     began = time.monotonic()
-    adult, mnist = (Bench(case, scale, setting) for case in (ADULT, MNIST))
+    adult, mnist = (Bench(case, scale, context) for case in (ADULT, MNIST))
     stages: tuple[tuple[str, Callable[[], Found]], ...] = (
         ("accuracy on Adult", functools.partial(curves, adult)),
         ("accuracy on MNIST", functools.partial(curves, mnist)),
@@ -78,7 +78,7 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
     rows: list[Row] = []
     charts: list[Chart] = []
     for place, (stage, run) in enumerate(stages):
-        setting.on_progress(Progress(f"P1: {stage}", place, len(stages)))
+        context.on_progress(Progress(f"P1: {stage}", place, len(stages)))
         more = run()
         rows += more[0]
         charts += more[1]
@@ -91,7 +91,7 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
         charts=charts,
         choices=CHOICES,
         tried=TRIED,
-        hardware=f"{platform.machine()}, training on {setting.place}",
+        hardware=f"{platform.machine()}, training on {context.place}",
         versions={name: importlib.metadata.version(name) for name in ("numpy", "torch")},
         seconds=time.monotonic() - began,
     )
@@ -143,7 +143,7 @@ def _costs(bench: Bench) -> Found:
             tolerance=SAVING_TOLERANCE,
             note=f"the paper: up to 40%, of an unnamed task on unnamed hardware{_against(saving.share)}",
         )
-        for saving in savings(recipe, few, bench.public, repetitions=REPETITIONS, device=bench.setting.place)
+        for saving in savings(recipe, few, bench.public, repetitions=REPETITIONS, device=bench.context.place)
     ]
     return rows, []
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.reproductions.p2_models import LEVEL, LOT, MEMBERS, Bench, inferred_labels, lots_of, scheme_of
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.defense import History
 from defenses.guarantee import Guarantee
 from defenses.modes import Mode
@@ -83,14 +83,14 @@ class Cell:
         return f"scheme, sigma {self.sigma:g}" if self.sigma else "CNN, no protection"
 
 
-def reproduce(scale: float, setting: Setting) -> Reproduction:
+def reproduce(scale: float, context: RunContext) -> Reproduction:
     """Do the learning curves, the accounting and the table of label inference again.
 
     Args:
         scale: Share of the paper's numbers of records, in (0, 1]; 0.4 takes two cores about ten minutes.
-        setting: Where to work.
+        context: Where to work.
     """
-    began, bench = time.monotonic(), Bench(scale, setting)
+    began, bench = time.monotonic(), Bench(scale, context)
     curve_rows, curves = _learning_curves(bench)
     epsilon_rows, epsilons = _epsilons(bench)
     cells = list(_cells(bench))
@@ -103,7 +103,7 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
         charts=[*curves, epsilons, *_table_charts(cells)],
         choices=CHOICES,
         tried=TRIED,
-        hardware=f"{platform.machine()}, {os.cpu_count()} cores, {setting.place}",
+        hardware=f"{platform.machine()}, {os.cpu_count()} cores, {context.place}",
         versions={name: importlib.metadata.version(name) for name in ("torch", "numpy", "dp-accounting")},
         seconds=time.monotonic() - began,
     )
@@ -160,7 +160,7 @@ def _epsilons(bench: Bench) -> tuple[list[Row], Chart]:
 
 def proved(sigma: float, mode: Mode, lots: Lots) -> Estimate:
     """Return the epsilon of a run at delta 1e-5, that of the accountant."""
-    found = price(scheme_of(sigma, mode), History(lots), delta=STATED_DELTA)
+    found = account_run(scheme_of(sigma, mode), History(lots), delta=STATED_DELTA)
     assert isinstance(found, Guarantee)
     return Estimate(value=found.epsilon, method=found.accountant, unit="run")
 
@@ -192,12 +192,12 @@ def _cells(bench: Bench) -> Iterator[Cell]:
                 lots = lots_of(len(members), epochs)
                 rule = scheme.gradient(lots) if scheme else None
                 shared = replace(rule, noise_multiplier=sigma / lots.batch_size) if rule else None
-                seed, place = derive(0, "reproduce P2", "noise", records, epochs, f"{sigma:g}"), bench.setting.place
+                seed, place = derive(0, "reproduce P2", "noise", records, epochs, f"{sigma:g}"), bench.context.place
                 attack = inferred_labels(model, *victims, rule, seed=seed, device=place)
                 within = inferred_labels(model, *victims, shared, seed=seed, device=place) if rule else attack
                 yield Cell(sigma, records, epochs, bench.accuracy(model, bench.test), attack, within)
                 done += 1
-                bench.setting.on_progress(Progress("reading labels off gradients", done, total))
+                bench.context.on_progress(Progress("reading labels off gradients", done, total))
 
 
 def _table_rows(cells: Sequence[Cell], scale: float) -> list[Row]:

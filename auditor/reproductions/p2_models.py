@@ -12,7 +12,7 @@ from torch import nn
 
 from attacks.gradient_leakage.label_recovery import recover_labels
 from attacks.gradient_leakage.shared_gradients import shared_under
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import load
 from auditor.statistics import membership
 from defenses.architectures import Architecture
@@ -111,22 +111,22 @@ class Bench:
 
     Attributes:
         scale: Share of the paper's numbers of records.
-        setting: Where to work.
+        context: Where to work.
     """
 
     scale: float
-    setting: Setting
+    context: RunContext
 
     @cached_property
     def pool(self) -> Records:
         """The training images in a fixed order, the public ones last."""
-        found = load("mnist", data_dir=self.setting.data_dir)
+        found = load("mnist", data_dir=self.context.data_dir)
         return found.take(stream(0, "reproduce P2").permutation(len(found)))
 
     @cached_property
     def test(self) -> Records:
         """The test images."""
-        return load("mnist", split="test", data_dir=self.setting.data_dir)
+        return load("mnist", split="test", data_dir=self.context.data_dir)
 
     def members(self, records: int) -> Records:
         """Return so many training images, those of a smaller number among them."""
@@ -145,15 +145,15 @@ class Bench:
         if isinstance(scheme, NoDefense):
             return {number: self._plain(scheme, records, number) for number in sorted(epochs)}
         job = self._job(scheme, records, max(epochs))
-        facts = [repr(job.recipe), repr(scheme), job.records.digest, self.setting.place, digest_of_training()]
+        facts = [repr(job.recipe), repr(scheme), job.records.digest, self.context.place, digest_of_training()]
         name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
-        kept = self.setting.workplace.kept("reproduce")
+        kept = self.context.workspace.kept("reproduce")
         names = {number: f"{name}-{number}.model" for number in sorted(epochs)}
         found = {number: kept.read(path) for number, path in names.items()}
         if any(content is None for content in found.values()):
             watch, everyone = Snapshots(job.recipe.lots, epochs), np.ones((1, records), dtype=np.bool_)
             last = train(
-                job, everyone, [SEED], device=self.setting.device, probe=watch, on_progress=self.setting.on_progress
+                job, everyone, [SEED], device=self.context.device, probe=watch, on_progress=self.context.on_progress
             )
             for number, path in names.items():
                 own = {f"1.{name}": value[None] for name, value in watch.kept[number].items()}  # behind the front
@@ -163,10 +163,10 @@ class Bench:
         return {number: model_of(job, content).one(0) for number, content in found.items() if content is not None}
 
     def _plain(self, scheme: Defense, records: int, epochs: int) -> nn.Module:
-        store, everyone = self.setting.workplace.store(), np.ones((1, records), dtype=np.bool_)
+        store, everyone = self.context.workspace.store(), np.ones((1, records), dtype=np.bool_)
         job, stage = self._job(scheme, records, epochs), f"training the CNN on {records:,} records, {epochs} epochs"
         found = store.train(
-            job, everyone, [SEED], device=self.setting.device, stage=stage, on_progress=self.setting.on_progress
+            job, everyone, [SEED], device=self.context.device, stage=stage, on_progress=self.context.on_progress
         )
         return found.one(0)
 
@@ -182,5 +182,5 @@ class Bench:
 
     def accuracy(self, model: nn.Module, records: Records, *, level: float = LEVEL) -> Estimate:
         """Return the share of records that a model gets right."""
-        said = module_logits(model, records.x, device=self.setting.place).argmax(1)
+        said = module_logits(model, records.x, device=self.context.place).argmax(1)
         return membership.rate(int((said == records.y).sum()), len(records), level=level)

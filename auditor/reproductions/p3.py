@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import load
 from auditor.reproductions.adult_tables import (
     CHOSEN,
@@ -22,7 +22,7 @@ from auditor.reproductions.adult_tables import (
     printed,
 )
 from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History, Job
 from defenses.guarantee import Guarantee
@@ -72,16 +72,16 @@ TRIED = [
 ]
 
 
-def reproduce(scale: float, setting: Setting) -> Reproduction:
+def reproduce(scale: float, context: RunContext) -> Reproduction:
     """Do the paper's tables of Adult again, and what it leaves open: their price, and a model trained on the rows.
 
     Args:
         scale: Share of Adult's 32,561 training rows.
-        setting: Where the data is, and where models are kept.
+        context: Where the data is, and where models are kept.
     """
     began = time.monotonic()
-    real = load("adult", split="train", data_dir=setting.data_dir)
-    test = load("adult", split="test", data_dir=setting.data_dir)
+    real = load("adult", split="train", data_dir=context.data_dir)
+    test = load("adult", split="test", data_dir=context.data_dir)
     if scale < 1:
         real = real.take(stream(0, "p3").permutation(len(real))[: max(round(scale * len(real)), 100)])
     frame = frame_of(real)
@@ -92,10 +92,10 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
         ("age and occupation", functools.partial(age_and_occupation, frame, real)),
         ("all columns", functools.partial(all_columns, frame, real)),
         ("claimed, proved, shown", _prices),
-        ("models", functools.partial(_models, real, test, setting)),
+        ("models", functools.partial(_models, real, test, context)),
     )
     for place, (stage, run) in enumerate(stages):
-        setting.on_progress(Progress(f"P3: {stage}", place, len(stages)))
+        context.on_progress(Progress(f"P3: {stage}", place, len(stages)))
         more = run()
         rows += more[0]
         charts += more[1]
@@ -122,7 +122,7 @@ def _prices() -> Found:
         scheme = Marginals(epsilon=1.0, mode=mode, tables=Ways.ONE, public_size=False, rows=len(without), bins=2)
         facts = scheme.prepare(without, stream(0, "prices")).facts
         history = History(Lots(len(without), len(without), 1), facts)
-        proved = price(scheme, history, delta=0.0)
+        proved = account_run(scheme, history, delta=0.0)
         assert isinstance(proved, Guarantee)
         shown = shown_epsilon(scheme, without, with_it, releases=RELEASES, seed=0)
         about = f"{mode}, {COLUMNS} histograms, one record added or removed"
@@ -144,7 +144,7 @@ def _prices() -> Found:
     return rows, []
 
 
-def _models(real: Records, test: Records, setting: Setting) -> Found:
+def _models(real: Records, test: Records, context: RunContext) -> Found:
     """Train the same network on real and on synthetic rows, and test both on real rows."""
     lots = Lots(len(real), min(256, len(real)), 5)
     recipe = Recipe(
@@ -156,15 +156,15 @@ def _models(real: Records, test: Records, setting: Setting) -> Found:
         schemes[f"synthetic rows, {name}"] = Marginals(epsilon=1.0, tables=tables, edges=edges)
     schemes[LITERAL] = Marginals(epsilon=1.0, mode=Mode.LITERAL, edges=edges)
     prices = {"real rows": "no privacy", LITERAL: "a claimed epsilon of 1, 26 in truth, one record replaced, fine bins"}
-    rows, store = [], setting.workplace.store()
+    rows, store = [], context.workspace.store()
     for name, scheme in schemes.items():
         ensemble = store.train(
             Job(recipe, scheme, real),
             np.ones((MODELS, len(real)), dtype=np.bool_),
             [derive(0, "p3", name, at) for at in range(MODELS)],
-            device=setting.device,
+            device=context.device,
             stage=f"P3: models on {name}",
-            on_progress=setting.on_progress,
+            on_progress=context.on_progress,
         )
         right = (ensemble.logits(test.x).argmax(axis=2) == test.y).mean(axis=1)
         price_of_it = prices.get(name, "total epsilon 1, one record replaced, fine bins")

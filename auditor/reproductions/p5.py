@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import DATA_SETS, load
 from auditor.reproductions.learning_curve import Curve, learning_curve
 from auditor.statistics.intervals import binomial_lower, binomial_upper
@@ -110,12 +110,12 @@ class Size:
         batch = 2 ** round(math.log2(max(128.0, 1024 * self.scale)))
         return Lots(records, min(batch, records), round(6 + 24 * self.scale))
 
-    def data(self, name: str, setting: Setting) -> tuple[Records, Records]:
+    def data(self, name: str, context: RunContext) -> tuple[Records, Records]:
         """Return training and test records; at small scale 2,000 to test, and no image above 32 pixels."""
         if DATA_SETS[name].parts:
-            train, test = (load(name, split=part, data_dir=setting.data_dir) for part in ("train", "test"))
+            train, test = (load(name, split=part, data_dir=context.data_dir) for part in ("train", "test"))
         else:
-            pool = load(name, data_dir=setting.data_dir)
+            pool = load(name, data_dir=context.data_dir)
             order = stream(0, "p5", name).permutation(len(pool))
             train, test = pool.take(order[len(pool) // 5 :]), pool.take(order[: len(pool) // 5])
         count = min(len(train), round(self.scale * PRINTED[name].records))
@@ -132,25 +132,25 @@ def _at_most_32(records: Records) -> Records:
     return replace(records, x=small.astype(np.float32))
 
 
-def reproduce(scale: float, setting: Setting) -> Reproduction:
+def reproduce(scale: float, context: RunContext) -> Reproduction:
     """Train VGG on the paper's three data sets by DP-SGD, Nadam with DP and both modes of the scheme.
 
     Args:
         scale: Share of the published training records; 0.05 is minutes on two cores, 1 is for a GPU.
-        setting: Where the data is, and where learning curves are kept.
+        context: Where the data is, and where learning curves are kept.
     """
     began, size = time.monotonic(), Size(scale)
     rows: list[Row] = []
     charts: list[Chart] = []
     for done, name in enumerate(PRINTED):
-        setting.on_progress(Progress(f"P5: {name}", done, len(PRINTED)))
-        train, test = size.data(name, setting)
+        context.on_progress(Progress(f"P5: {name}", done, len(PRINTED)))
+        train, test = size.data(name, context)
         recipe = Recipe(architecture=size.network, lots=size.lots(len(train)))
         curves: dict[str, list[Curve]] = {}
         for method, way in methods(train.classes).items():
             job = Job(replace(recipe, learning_rate=way.rate, optimizer=way.optimizer), way.defense, train)
             seeds = [derive(0, "p5", name, run) for run in range(way.runs)]
-            curves[method] = [learning_curve(job, test, seed=seed, setting=setting) for seed in seeds]
+            curves[method] = [learning_curve(job, test, seed=seed, context=context) for seed in seeds]
         more = _found(name, curves, train, test, size)
         rows += more[0]
         charts += more[1]
@@ -164,7 +164,7 @@ def reproduce(scale: float, setting: Setting) -> Reproduction:
         charts=charts,
         choices=CHOICES,
         tried=TRIED,
-        hardware="CUDA" if setting.place.startswith("cuda") else f"{platform.machine()} CPU",
+        hardware="CUDA" if context.place.startswith("cuda") else f"{platform.machine()} CPU",
         versions={package: importlib.metadata.version(package) for package in ("dp-accounting", "numpy", "torch")},
         seconds=time.monotonic() - began,
     )

@@ -8,15 +8,15 @@ from torch import nn
 from attacks.shadows import ShadowSource
 from attacks.target import Target
 from auditor.canaries.training_data import StoreBeside
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.evidence.subgroups import check_slices
 from auditor.plan.plan import Plan, TargetPlan
 from auditor.plan.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.plan.sections import Source
-from auditor.subject import Description, OnTrust, Subject
+from auditor.subject import AuditSubject, Description, OnTrust
 from auditor.targets.checkpoint_file import Checkpoint as ReadCheckpoint
 from auditor.targets.checkpoint_file import fit_weights, read_checkpoint
-from auditor.targets.labelled_candidates import Given, load_sides, mixed
+from auditor.targets.labelled_candidates import LabelledCandidates, load_sides, mixed
 from auditor.targets.owner_claims import (
     MEMBERS,
     claim_on_trust,
@@ -100,18 +100,18 @@ class Checkpoint(TargetPlan):
                 "name it, or leave [training] out and run only attacks that need no shadow models"
             )
 
-    def build(self, plan: Plan, setting: Setting) -> Subject:
+    def build(self, plan: Plan, context: RunContext) -> AuditSubject:
         """Read the checkpoint, train its control where the recipe is known, and make what else is attacked."""
-        return with_beside(checkpoint_subject(plan, self, setting), plan, setting)
+        return with_beside(checkpoint_subject(plan, self, context), plan, context)
 
 
-def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subject:
+def checkpoint_subject(plan: Plan, entry: Checkpoint, context: RunContext) -> AuditSubject:
     """Read the target of a plan, and train its control where the recipe is known.
 
     Args:
         plan: What to audit.
         entry: The checkpoint and its records.
-        setting: Where and with what.
+        context: Where and with what.
 
     Returns:
         The subject, ready to be attacked.
@@ -119,15 +119,15 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     Raises:
         AuditError: If checkpoint, data or plan do not fit; nothing has been trained then.
     """
-    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
+    architecture = resolve_architecture(plan, allow_code=context.allow_code)
     defense = resolve_defense(plan)
-    given = _candidates(entry, setting)
+    given = _candidates(entry, context)
     check_slices(plan.slices, given.candidates)
     if given.inclusion is Inclusion.INDEPENDENT:
         refuse_unfair(given.included)
     module = architecture.build(given.candidates.shape, given.candidates.classes, seed=0)
-    checkpoint = _filled(module, entry, given.candidates, setting)
-    shadows = _shadows(plan, architecture, defense, given, setting)
+    checkpoint = _filled(module, entry, given.candidates, context)
+    shadows = _shadows(plan, architecture, defense, given, context)
     target = Target(
         model=module.eval(),
         candidates=given.candidates,
@@ -135,15 +135,15 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
         population=given.population,
         shadows=shadows,
     )
-    control, reason = positive_control(plan, target, setting)
-    return Subject(
+    control, reason = positive_control(plan, target, context)
+    return AuditSubject(
         target=target,
         split=given.split,
         defense=defense,
         scheme="not stated" if plan.training is None else defense.title,
         claimed=_claim(plan, defense, shadows),
         proved=None,
-        store=_store(given, setting) if shadows is None else shadows.store,
+        store=_store(given, context) if shadows is None else shadows.store,
         description=_description(plan, entry, target, given),
         control=control,
         control_reason=reason,
@@ -152,20 +152,20 @@ def checkpoint_subject(plan: Plan, entry: Checkpoint, setting: Setting) -> Subje
     )
 
 
-def _candidates(entry: Checkpoint, setting: Setting) -> Given:
+def _candidates(entry: Checkpoint, context: RunContext) -> LabelledCandidates:
     if entry.canaries is not None:
         return planted_candidates(
-            entry.canaries, setting, data=entry.data, commitment=entry.commitment, population=entry.population
+            entry.canaries, context, data=entry.data, commitment=entry.commitment, population=entry.population
         )
     assert entry.members is not None
     assert entry.nonmembers is not None
-    sides = load_sides(entry.members, entry.nonmembers, entry.population, setting)
+    sides = load_sides(entry.members, entry.nonmembers, entry.population, context)
     return mixed(sides, classes=entry.classes or sides.classes, coins=entry.inclusion == "independent_coins")
 
 
-def _filled(module: nn.Module, entry: Checkpoint, candidates: Records, setting: Setting) -> ReadCheckpoint:
+def _filled(module: nn.Module, entry: Checkpoint, candidates: Records, context: RunContext) -> ReadCheckpoint:
     """Read the checkpoint and put its weights into the network."""
-    checkpoint = read_checkpoint(setting.plan_folder / entry.path, max_memory=setting.max_memory)
+    checkpoint = read_checkpoint(context.plan_folder / entry.path, max_memory=context.max_memory)
     try:
         fit_weights(module, checkpoint)
     except CheckpointError as error:
@@ -178,15 +178,15 @@ def _filled(module: nn.Module, entry: Checkpoint, candidates: Records, setting: 
     return checkpoint
 
 
-def _store(given: Given, setting: Setting) -> ModelStore:
-    store = setting.workplace.store()
+def _store(given: LabelledCandidates, context: RunContext) -> ModelStore:
+    store = context.workspace.store()
     if given.beside is None:
         return store
     return StoreBeside(store.folder, executor=store.executor, beside=given.beside)
 
 
 def _shadows(
-    plan: Plan, architecture: Architecture, defense: Defense, given: Given, setting: Setting
+    plan: Plan, architecture: Architecture, defense: Defense, given: LabelledCandidates, context: RunContext
 ) -> ShadowSource | None:
     """Return where models that train like the checkpoint can be had; None where its recipe is not known."""
     if plan.training is None:
@@ -195,14 +195,14 @@ def _shadows(
     recipe = resolve_recipe(plan.training, architecture, always + round(given.probability * len(given.candidates)))
     return ShadowSource(
         Job(recipe, defense, given.candidates),
-        _store(given, setting),
+        _store(given, context),
         probability=given.probability,
         population=given.population,
-        device=setting.device,
+        device=context.device,
     )
 
 
-def _description(plan: Plan, entry: Checkpoint, target: Target, given: Given) -> Description:
+def _description(plan: Plan, entry: Checkpoint, target: Target, given: LabelledCandidates) -> Description:
     assert isinstance(target.model, nn.Module)
     alike = OnTrust("That the target was trained as the plan says, as the shadow models were.")
     return Description(

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from attacks.reconstruction.dcgan import DcganTraining
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan
 from auditor.plan.sections import Generator
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from auditor.targets.synthetic_data import release
 from auditor.workspace import GENERATORS
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.defense import Defense, History
 from defenses.engine.code_digest import digest_of_folders, digest_of_training
 from defenses.errors import NotApplicableError, PlanError
@@ -27,8 +27,14 @@ SAMPLES = "samples of a DCGAN that was trained on the same records"
 
 
 def generated(
-    question: Question, entry: Generator, defense: Defense, plan: Plan, setting: Setting, *, seed: int | None = None
-) -> tuple[Question | None, tuple[str, ...]]:
+    question: AttackTarget,
+    entry: Generator,
+    defense: Defense,
+    plan: Plan,
+    context: RunContext,
+    *,
+    seed: int | None = None,
+) -> tuple[AttackTarget | None, tuple[str, ...]]:
     """Train a DCGAN on the members under a scheme, and ask whose records its samples hold.
 
     Args:
@@ -36,7 +42,7 @@ def generated(
         entry: How.
         defense: The scheme; its gradient rule protects the discriminator.
         plan: For delta.
-        setting: Where to train, and what was trained already.
+        context: Where to train, and what was trained already.
         seed: Root of all randomness; None for the secret one of this very generator, or the plan's.
 
     Returns:
@@ -53,9 +59,9 @@ def generated(
     nominal = round(0.5 * len(records))
     lots = training.lots(nominal)
     rule = defense.gradient(lots)
-    content = _content(members, training, defense, entry, setting)
-    seed = setting.root(plan.seed, content) if seed is None else seed
-    kept, name = setting.workplace.kept(GENERATORS), f"{_key(content, seed)}.generator"
+    content = _content(members, training, defense, entry, context)
+    seed = context.root(plan.seed, content) if seed is None else seed
+    kept, name = context.workspace.kept(GENERATORS), f"{_key(content, seed)}.generator"
     found = _read(kept.read(name))
     if found is None:
         try:
@@ -67,8 +73,8 @@ def generated(
                 seed=derive(seed, "generator"),
                 rule=rule,
                 expected_members=nominal,
-                device=setting.device,
-                on_progress=setting.on_progress,
+                device=context.device,
+                on_progress=context.on_progress,
             )
         except (NotApplicableError, ValueError) as error:
             raise PlanError(f"generator: {error}") from error
@@ -81,16 +87,16 @@ def generated(
         return None, (f"The generator that was trained beside the model collapsed and was not attacked: {collapsed}.",)
     synthetic = Records(x, y, records.classes, records.kind, name="samples of a generator")
     target = release(synthetic, records, population=question.target.population)
-    proved = price(defense, History(lots), delta=plan.judged_delta)
+    proved = account_run(defense, History(lots), delta=plan.judged_delta)
     twice = "The generator is a second release of the same records: where both are private, their epsilons add up."
-    return Question(replace(target, guarantee=proved), question.included, SAMPLES), (twice,)
+    return AttackTarget(replace(target, guarantee=proved), question.included, SAMPLES), (twice,)
 
 
-def _content(members: Records, training: DcganTraining, defense: Defense, entry: Generator, setting: Setting) -> str:
+def _content(members: Records, training: DcganTraining, defense: Defense, entry: Generator, context: RunContext) -> str:
     """Return SHA-256 (hex) of everything that the samples depend on, beside the seed."""
     import attacks
 
-    about = [members.digest, repr(training), repr(defense), entry.samples, setting.place, torch.__version__]
+    about = [members.digest, repr(training), repr(defense), entry.samples, context.place, torch.__version__]
     code = [digest_of_training(), digest_of_folders(Path(attacks.__path__[0]))]
     return hashlib.sha256(json.dumps([*about, *code]).encode()).hexdigest()
 

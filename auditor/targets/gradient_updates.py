@@ -15,10 +15,10 @@ from attacks.gradient_leakage.shared_gradients import deviation_of_noise, local_
 from attacks.shadows import ShadowSource
 from attacks.target import Target
 from attacks.transcript import Transcript
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets.placeholder_records import drawn
 from auditor.plan.sections import Gradients
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.architectures import untrained
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian, GradientRule
@@ -30,13 +30,15 @@ GRADIENTS = "gradients that participants send"
 OTHERS = 300  # records that were not in, to compare with: enough to resolve 1% false alarms
 
 
-def drawn_transcript(question: Question, entry: Gradients, rule: GradientRule | None, setting: Setting) -> Question:
+def drawn_transcript(
+    question: AttackTarget, entry: Gradients, rule: GradientRule | None, context: RunContext
+) -> AttackTarget:
     """Let participants who hold drawn canaries send the same, for whoever looks at the report; see `transcript`."""
     records, count = question.target.candidates, max(4, entry.batch_size)
     pictures = drawn(records, 4 * count, rng=stream(0, "drawn", records.digest))
-    of_nobody = Question(replace(question.target, candidates=pictures), np.arange(4 * count) < count)
+    of_nobody = AttackTarget(replace(question.target, candidates=pictures), np.arange(4 * count) < count)
     few = entry.model_copy(update={"victims": count // entry.batch_size})
-    return transcript(of_nobody, few, rule, setting, seed=0)
+    return transcript(of_nobody, few, rule, context, seed=0)
 
 
 def protected(entry: Gradients, rule: GradientRule | None) -> bool:
@@ -45,15 +47,15 @@ def protected(entry: Gradients, rule: GradientRule | None) -> bool:
 
 
 def transcript(
-    question: Question, entry: Gradients, rule: GradientRule | None, setting: Setting, *, seed: int
-) -> Question:
+    question: AttackTarget, entry: Gradients, rule: GradientRule | None, context: RunContext, *, seed: int
+) -> AttackTarget:
     """Let participants who hold members of the model send what the plan says, and ask who they are.
 
     Args:
         question: Candidates with the truth; participants hold members.
         entry: What they send.
         rule: The scheme's rule, or None.
-        setting: Where to compute.
+        context: Where to compute.
         seed: Root of the noise.
 
     Raises:
@@ -70,9 +72,9 @@ def transcript(
         architecture = target.shadows.job.recipe.architecture
         model = untrained(model, architecture, records.shape, records.classes, seed=derive(0, "start"))
     dtype = torch.float64 if entry.precision == "float64" else torch.float32
-    module = copy.deepcopy(model).to(device=setting.place, dtype=dtype).eval()
-    x = torch.as_tensor(records.x[victims], dtype=dtype, device=setting.place)
-    y = torch.as_tensor(records.y[victims], device=setting.place)
+    module = copy.deepcopy(model).to(device=context.place, dtype=dtype).eval()
+    x = torch.as_tensor(records.x[victims], dtype=dtype, device=context.place)
+    y = torch.as_tensor(records.y[victims], device=context.place)
     if entry.local_steps > 1:
         if rule is not None:
             raise PlanError(
@@ -100,10 +102,10 @@ def transcript(
         access=frozenset({Capability.WEIGHTS}),
         transcript=said,
     )
-    return Question(found, included, GRADIENTS, victims)
+    return AttackTarget(found, included, GRADIENTS, victims)
 
 
-def _participants(question: Question, entry: Gradients) -> tuple[IntArray, IntArray, BoolArray]:
+def _participants(question: AttackTarget, entry: Gradients) -> tuple[IntArray, IntArray, BoolArray]:
     """Return candidates in an order of their own (m,), whose are sent (V, B), and who is among those (m,).
 
     Records that were not in are of the classes of those that were, in the same shares: a class mean is no leak.

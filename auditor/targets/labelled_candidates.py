@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import check_records
 from auditor.datasets.sources import joined, load_source, refuse_overlap
 from auditor.plan.sections import Source
@@ -15,7 +15,7 @@ from defenses.records import BoolArray, Inclusion, Records, Split
 
 
 @dataclass(frozen=True)
-class Given:
+class LabelledCandidates:
     """Candidates and truth.
 
     Attributes:
@@ -58,18 +58,18 @@ class Sides:
         return max(part.classes for part in (self.members, self.nonmembers, self.population) if part is not None)
 
 
-def load_sides(members: Source, nonmembers: Source, population: Source | None, setting: Setting) -> Sides:
+def load_sides(members: Source, nonmembers: Source, population: Source | None, context: RunContext) -> Sides:
     """Load both sides and the population, all encoded like the members.
 
     Raises:
         AuditError: If they cannot be found, read or encoded.
     """
-    inside = load_source(members, setting)
-    outside = load_source(nonmembers, setting, like=inside)
-    return Sides(inside, outside, None if population is None else load_source(population, setting, like=inside))
+    inside = load_source(members, context)
+    outside = load_source(nonmembers, context, like=inside)
+    return Sides(inside, outside, None if population is None else load_source(population, context, like=inside))
 
 
-def mixed(sides: Sides, *, classes: int, coins: bool = False) -> Given:
+def mixed(sides: Sides, *, classes: int, coins: bool = False) -> LabelledCandidates:
     """Return both sides as candidates in an order of their own: members first would be the answer key.
 
     Args:
@@ -87,7 +87,7 @@ def mixed(sides: Sides, *, classes: int, coins: bool = False) -> Given:
         refuse_overlap(population, both)
         population = replace(population, classes=classes)
     order = stream(0, "order", both.digest).permutation(len(both))
-    return Given(
+    return LabelledCandidates(
         candidates=both.take(order),
         included=np.asarray(order < len(members)),
         inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,

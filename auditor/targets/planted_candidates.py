@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from auditor.canaries.data_format import read_back
-from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.canaries.sealed_coins import SealedCoins, data_digest
 from auditor.canaries.staging import PUBLIC
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets.member_nonmember_checks import FEWEST
 from auditor.datasets.sources import load_source, refuse_overlap
 from auditor.plan.sections import Source
-from auditor.targets.labelled_candidates import Given
+from auditor.targets.labelled_candidates import LabelledCandidates
 from defenses.errors import DataError
 from defenses.records import Inclusion, Records
 from reports.parsing import read_json
@@ -21,17 +21,17 @@ from reports.untrusted import printable, quoted
 
 def planted_candidates(
     canaries: str,
-    setting: Setting,
+    context: RunContext,
     *,
     data: str | None = None,
     commitment: str | None = None,
     population: Source | None = None,
-) -> Given:
+) -> LabelledCandidates:
     """Open a sealed file for an audit, and check it against the planted data and the commitment if they are given.
 
     Args:
         canaries: Path of the sealed file, relative to the plan.
-        setting: Where and with what.
+        context: Where and with what.
         data: Path of the planted data, or None where it is not at hand.
         commitment: The published commitment (64 hexadecimal digits), or None.
         population: Records outside all training, or None.
@@ -42,7 +42,7 @@ def planted_candidates(
     Raises:
         AuditError: If the file cannot be trusted, or belongs to other data.
     """
-    sealed = Sealed.read(setting.plan_folder / canaries, max_memory=setting.max_memory)
+    sealed = SealedCoins.read(context.plan_folder / canaries, max_memory=context.max_memory)
     if commitment not in (None, sealed.commitment):
         raise DataError(
             f"{canaries} opens to the commitment {sealed.commitment}, and the plan holds {commitment}: it "
@@ -54,12 +54,12 @@ def planted_candidates(
             f"{canaries}: {inside} of {len(sealed.included)} canaries were planted; an audit needs at least "
             f"{FEWEST} that were and as many that were not, so plant more canaries"
         )
-    beside = None if data is None else _beside(sealed, setting.plan_folder / data)
-    outside = None if population is None else load_source(population, setting, like=sealed.candidates)
+    beside = None if data is None else _beside(sealed, context.plan_folder / data)
+    outside = None if population is None else load_source(population, context, like=sealed.candidates)
     if outside is not None:
         refuse_overlap(outside, sealed.candidates, *([] if beside is None else [beside]))
     about = {"kind": sealed.kind, "count": len(sealed.included), "data_digest": sealed.data_digest}
-    return Given(
+    return LabelledCandidates(
         candidates=sealed.candidates,
         included=sealed.included,
         inclusion=Inclusion.INDEPENDENT,
@@ -71,7 +71,7 @@ def planted_candidates(
     )
 
 
-def _beside(sealed: Sealed, path: Path) -> Records:
+def _beside(sealed: SealedCoins, path: Path) -> Records:
     """Return the planted data without canaries, after making sure that it is what was planted."""
     # Whatever stands under that name is looked at: what is no file there, `_agree` refuses.
     folder = path if os.path.lexists(path / PUBLIC) else path.parent
@@ -93,7 +93,7 @@ def _beside(sealed: Sealed, path: Path) -> Records:
     return found.take(np.array([digest not in canaries for digest in found.row_digests()], dtype=np.bool_))
 
 
-def _agree(sealed: Sealed, path: Path) -> None:
+def _agree(sealed: SealedCoins, path: Path) -> None:
     found, shown = read_json(path, error=DataError), printable(str(path))
     said = found.get("commitment") if isinstance(found, dict) else None
     if not isinstance(said, str):

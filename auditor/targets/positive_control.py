@@ -4,23 +4,23 @@ from dataclasses import replace
 
 from attacks.shadows import ShadowSource
 from attacks.target import Target
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_recipe
-from auditor.subject import Question, module_digest
+from auditor.subject import AttackTarget, module_digest
 from defenses.engine.training import Job
 from defenses.errors import TrainingError
 from defenses.randomness import derive, stream
 from defenses.schemes.none import NoDefense
 
 
-def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tuple[Question, ...], str]:
+def positive_control(plan: Plan, target: Target, context: RunContext) -> tuple[tuple[AttackTarget, ...], str]:
     """Train the control of a target whose recipe is known.
 
     Args:
         plan: What is audited; its [control] overrides the recipe.
         target: The target; its shadow source knows the job.
-        setting: Where and with what.
+        context: Where and with what.
 
     Returns:
         The control with its truth and no reason, or nothing and the reason why there is none.
@@ -45,12 +45,12 @@ def positive_control(plan: Plan, target: Target, setting: Setting) -> tuple[tupl
             unprotected,
             included[None],
             [derive(root, "target")],
-            device=setting.device,
+            device=context.device,
             stage="training the positive control (no protection)",
-            on_progress=setting.on_progress,
+            on_progress=context.on_progress,
         )
     except TrainingError as error:
         return (), f"the control could not be trained ({error})"
     model = ensemble.one(0)
     leaky = replace(target, model=model, digest=module_digest(model), guarantee=None, shadows=source)
-    return (Question(leaky, included),), ""
+    return (AttackTarget(leaky, included),), ""

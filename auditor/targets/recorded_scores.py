@@ -11,12 +11,12 @@ import numpy.typing as npt
 from attacks.capabilities import Capability
 from attacks.recorded_models import MOST_RECORDS, RecordedModel, RecordedShadows, row_numbers
 from attacks.target import Target
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets.reading import check_class_count
 from auditor.evidence.subgroups import check_slices
 from auditor.files.score_files import KINDS, Arrays, read_scores
 from auditor.plan.plan import Plan, TargetPlan
-from auditor.subject import Description, OnTrust, Subject
+from auditor.subject import AuditSubject, Description, OnTrust
 from auditor.targets.owner_claims import (
     MEMBERS,
     claim_on_trust,
@@ -47,14 +47,14 @@ class RecordedScores(TargetPlan):
     path: str
     inclusion: Literal["fixed", "independent_coins"] = "fixed"
 
-    def build(self, plan: Plan, setting: Setting) -> Subject:
+    def build(self, plan: Plan, context: RunContext) -> AuditSubject:
         """Read recorded outputs; attacks that need weights, other queries or more shadows are not applicable.
 
         Raises:
             DataError: If the file cannot be read, an array is missing, has another shape, or holds NaN.
         """
-        path = setting.plan_folder / self.path
-        file = _ScoreFile.read(path, max_memory=setting.max_memory)
+        path = context.plan_folder / self.path
+        file = _ScoreFile.read(path, max_memory=context.max_memory)
         coins = self.inclusion == "independent_coins"
         if coins:
             refuse_unfair(file.member)
@@ -65,14 +65,14 @@ class RecordedScores(TargetPlan):
             inclusion=Inclusion.INDEPENDENT if coins else Inclusion.FIXED,
             probability=0.5 if coins else float(file.member.mean()),
         )
-        return Subject(
+        return AuditSubject(
             target=target,
             split=split,
             defense=NoDefense(),
             scheme="not stated",
             claimed=stated_claim(plan),
             proved=None,
-            store=setting.workplace.store(),
+            store=context.workspace.store(),
             description=_description(plan, target, split),
             control_reason="only recorded outputs were given, so no model could be trained like the target",
             seed_commitment="none: the target was trained elsewhere",

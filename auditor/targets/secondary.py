@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 
 from attacks.shadows import ShadowSource
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan
-from auditor.subject import Question, Subject
+from auditor.subject import AttackTarget, AuditSubject
 from auditor.targets.dcgan import generated
 from auditor.targets.gradient_updates import drawn_transcript, protected, transcript
 from auditor.targets.synthetic_data import release
@@ -22,32 +22,32 @@ from defenses.schemes.none import NoDefense
 RELEASED = "synthetic rows that the scheme released"
 
 
-def with_beside(subject: Subject, plan: Plan, setting: Setting) -> Subject:
+def with_beside(subject: AuditSubject, plan: Plan, context: RunContext) -> AuditSubject:
     """Return the subject with everything else that the plan wants attacked, each with its unprotected control.
 
     Args:
         subject: The trained model with its truth.
         plan: What is asked.
-        setting: Where it runs.
+        context: Where it runs.
 
     Raises:
         PlanError: If the records do not suffice.
     """
-    return _with_release(_with_generator(_with_gradients(subject, plan, setting), plan, setting), plan, setting)
+    return _with_release(_with_generator(_with_gradients(subject, plan, context), plan, context), plan, context)
 
 
-def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
+def _with_gradients(subject: AuditSubject, plan: Plan, context: RunContext) -> AuditSubject:
     if plan.gradients is None:
         return subject
     rule = _rule(subject)
-    content = _content(subject, plan.gradients, rule, setting.place)
-    asked = transcript(subject.questions[0], plan.gradients, rule, setting, seed=setting.root(plan.seed, content))
-    shown = drawn_transcript(subject.questions[0], plan.gradients, rule, setting)
-    control: tuple[Question, ...] = ()
+    content = _content(subject, plan.gradients, rule, context.place)
+    asked = transcript(subject.questions[0], plan.gradients, rule, context, seed=context.root(plan.seed, content))
+    shown = drawn_transcript(subject.questions[0], plan.gradients, rule, context)
+    control: tuple[AttackTarget, ...] = ()
     if plan.control.enabled and protected(plan.gradients, rule):
         plain = plan.gradients.model_copy(update={"clip": None, "noise": 0.0, "kept": None})
         base = subject.control[0] if subject.control else subject.questions[0]
-        control = (transcript(base, plain, None, setting, seed=0),)
+        control = (transcript(base, plain, None, context, seed=0),)
     return replace(
         subject,
         beside=(*subject.beside, asked),
@@ -56,13 +56,13 @@ def _with_gradients(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     )
 
 
-def _with_generator(subject: Subject, plan: Plan, setting: Setting) -> Subject:
+def _with_generator(subject: AuditSubject, plan: Plan, context: RunContext) -> AuditSubject:
     if plan.generator is None:
         return subject
-    question, missing = generated(subject.questions[0], plan.generator, subject.defense, plan, setting)
-    control: list[Question] = []
+    question, missing = generated(subject.questions[0], plan.generator, subject.defense, plan, context)
+    control: list[AttackTarget] = []
     if subject.control and not isinstance(subject.defense, NoDefense):
-        leaky, _ = generated(subject.control[0], plan.generator, NoDefense(), plan, setting, seed=0)
+        leaky, _ = generated(subject.control[0], plan.generator, NoDefense(), plan, context, seed=0)
         control = [] if leaky is None else [leaky]
     return replace(
         subject,
@@ -72,7 +72,7 @@ def _with_generator(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     )
 
 
-def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
+def _with_release(subject: AuditSubject, plan: Plan, context: RunContext) -> AuditSubject:
     """Let what a scheme releases beside its model be attacked, and the same without noise as its control."""
     question = subject.questions[0]
     candidates, defense = question.target.candidates, subject.defense
@@ -81,7 +81,7 @@ def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     rows = defense.released(subject.facts, candidates, stream(subject.root, "released"))
     if rows is None:
         return subject
-    control: list[Question] = []
+    control: list[AttackTarget] = []
     plain = defense.unprotected()
     if plan.control.enabled and plain is not None:
         other = subject.control[0] if subject.control else question
@@ -92,18 +92,18 @@ def _with_release(subject: Subject, plan: Plan, setting: Setting) -> Subject:
     return replace(subject, beside=(*subject.beside, _release(question, rows)), control=(*subject.control, *control))
 
 
-def _content(subject: Subject, *made_of: object) -> str:
+def _content(subject: AuditSubject, *made_of: object) -> str:
     """Return SHA-256 (hex) of what something made beside the model depends on, beside its own randomness."""
     target = subject.target
     about = [target.digest, target.candidates.digest, digest_of_training(), torch.__version__, *map(repr, made_of)]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def _release(question: Question, rows: Records) -> Question:
+def _release(question: AttackTarget, rows: Records) -> AttackTarget:
     target = release(rows, question.target.candidates, population=question.target.population)
-    return Question(target, question.included, about=RELEASED)
+    return AttackTarget(target, question.included, about=RELEASED)
 
 
-def _rule(subject: Subject) -> GradientRule | None:
+def _rule(subject: AuditSubject) -> GradientRule | None:
     shadows = subject.target.shadows
     return subject.defense.gradient(shadows.job.recipe.lots) if isinstance(shadows, ShadowSource) else None

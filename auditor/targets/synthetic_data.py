@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from attacks.capabilities import Capability
 from attacks.target import Target
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets.sources import load_source
 from auditor.plan.plan import Plan, TargetPlan
 from auditor.plan.resolve import resolve_generator
 from auditor.plan.sections import Source
-from auditor.subject import Description, OnTrust, Subject
+from auditor.subject import AuditSubject, Description, OnTrust
 from auditor.targets.generator_samples import draw_samples, unlabelled
 from auditor.targets.labelled_candidates import Sides, load_sides, mixed
 from auditor.targets.owner_claims import claim_on_trust, population_on_trust, stated_claim
@@ -47,23 +47,23 @@ class ReleasedRecords(TargetPlan):
             raise ValueError("generator and samples, how many to draw from it, belong together: give both or neither")
         return self
 
-    def build(self, plan: Plan, setting: Setting) -> Subject:
+    def build(self, plan: Plan, context: RunContext) -> AuditSubject:
         """Read released records, or draw them from their generator, and read those that they were made from.
 
         Its members are the records behind the release; see `TargetPlan.build`.
         """
-        synthetic, sides = self._read(plan, setting)
+        synthetic, sides = self._read(plan, context)
         classes = max(sides.classes, synthetic.classes)
         given = mixed(sides, classes=classes)
         target = release(replace(synthetic, classes=classes), given.candidates, population=given.population)
-        return Subject(
+        return AuditSubject(
             target=target,
             split=given.split,
             defense=NoDefense(),
             scheme="not stated",
             claimed=stated_claim(plan),
             proved=None,
-            store=setting.workplace.store(),
+            store=context.workspace.store(),
             description=Description(
                 called=f"{len(synthetic):,} released records, no model",
                 on_trust=(
@@ -78,15 +78,15 @@ class ReleasedRecords(TargetPlan):
             "alike",
         )
 
-    def _read(self, plan: Plan, setting: Setting) -> tuple[Records, Sides]:
+    def _read(self, plan: Plan, context: RunContext) -> tuple[Records, Sides]:
         """Return the released records, and those that they were made from with others like them."""
         sample = None
         if self.generator is not None:
-            sample = resolve_generator(self.generator, allow_code=setting.allow_code)
-        sides = load_sides(self.members, self.nonmembers, self.population, setting)
+            sample = resolve_generator(self.generator, allow_code=context.allow_code)
+        sides = load_sides(self.members, self.nonmembers, self.population, context)
         if sample is None:
             assert self.synthetic is not None
-            return load_source(self.synthetic, setting, like=sides.members), sides
+            return load_source(self.synthetic, context, like=sides.members), sides
         seed = derive(0, "samples of a generator", plan.subject_digest) % 2**31
         synthetic, labelled = draw_samples(sample, like=sides.members, count=self.samples or 0, seed=seed)
         if labelled:

@@ -10,18 +10,18 @@ from pydantic import Field
 
 from attacks.shadows import ShadowSource
 from attacks.target import Target
-from auditor.context import Draw, Setting
+from auditor.context import Replicate, RunContext
 from auditor.datasets.sources import load_source
 from auditor.evidence.subgroups import check_slices
 from auditor.plan.plan import WATCHES_STEPS, Plan, TargetPlan
 from auditor.plan.resolve import resolve_architecture, resolve_defense, resolve_recipe
 from auditor.plan.sections import Source
-from auditor.subject import Description, OnTrust, Subject, module_digest
+from auditor.subject import AuditSubject, Description, OnTrust, module_digest
 from auditor.targets.owner_claims import network_in_words
 from auditor.targets.positive_control import positive_control
 from auditor.targets.secondary import with_beside
 from auditor.white_box.implied_epsilon import check_watches
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.defense import Defense, History, StepPromise
 from defenses.engine.store import ModelStore, digest_of_job
 from defenses.engine.training import Job, resolve_device
@@ -59,9 +59,9 @@ class TrainedHere(TargetPlan, Source):
             if getattr(plan, name) is not None and plan.unprotected:
                 raise ValueError(WATCHES_STEPS.format(name))
 
-    def build(self, plan: Plan, setting: Setting) -> Subject:
+    def build(self, plan: Plan, context: RunContext) -> AuditSubject:
         """Train the target, and make what else the plan wants attacked; see `TargetPlan.build`."""
-        return with_beside(trained_subject(plan, setting), plan, setting)
+        return with_beside(trained_subject(plan, context), plan, context)
 
 
 def records_of(plan: Plan) -> TrainedHere:
@@ -75,12 +75,12 @@ def records_of(plan: Plan) -> TrainedHere:
     return plan.target
 
 
-def trained_subject(plan: Plan, setting: Setting) -> Subject:
+def trained_subject(plan: Plan, context: RunContext) -> AuditSubject:
     """Train the target of a plan.
 
     Args:
         plan: What to audit; its target is trained here.
-        setting: Where and with what.
+        context: Where and with what.
 
     Returns:
         The subject, ready to be attacked.
@@ -88,20 +88,20 @@ def trained_subject(plan: Plan, setting: Setting) -> Subject:
     Raises:
         AuditError: If data or plan do not fit (nothing has been trained then), or the target diverges.
     """
-    job, outside = _job(plan, setting)
-    pool, defense, store = job.records, job.defense, setting.workplace.store()
-    content = content_of_training(job, store, setting)
-    roots = setting.roots(plan.seed, content)
+    job, outside = _job(plan, context)
+    pool, defense, store = job.records, job.defense, context.workspace.store()
+    content = content_of_training(job, store, context)
+    roots = context.roots(plan.seed, content)
     splits = [_split(pool, stream(root, "coins"), defense.neighboring) for root in roots]
-    mine = 0 if setting.draw is None else setting.draw.index
+    mine = 0 if context.draw is None else context.draw.index
     root, split = roots[mine], splits[mine]
     ensemble = store.train(
         job,
         np.stack([one.included for one in splits]),
         [derive(one, "target") for one in roots],
-        device=setting.device,
+        device=context.device,
         stage=f"training the target ({defense.title})",
-        on_progress=setting.on_progress,
+        on_progress=context.on_progress,
     )
     history = History(job.recipe.lots, ensemble.traces[mine].facts, ensemble.traces[mine].state)
     model = ensemble.one(mine)
@@ -109,13 +109,13 @@ def trained_subject(plan: Plan, setting: Setting) -> Subject:
         model=model,
         candidates=pool,
         digest=module_digest(model),
-        guarantee=_with_assumptions(price(defense, history, delta=plan.judged_delta), plan, pool, defense),
+        guarantee=_with_assumptions(account_run(defense, history, delta=plan.judged_delta), plan, pool, defense),
         population=outside,
-        shadows=ShadowSource(job, store, probability=split.probability, population=outside, device=setting.device),
+        shadows=ShadowSource(job, store, probability=split.probability, population=outside, device=context.device),
     )
-    control, reason = positive_control(plan, target, setting)
+    control, reason = positive_control(plan, target, context)
     secret = plan.seed is None
-    return Subject(
+    return AuditSubject(
         target=target,
         split=split,
         defense=defense,
@@ -126,19 +126,19 @@ def trained_subject(plan: Plan, setting: Setting) -> Subject:
         description=Description(network_in_words(plan, model), on_trust=_on_trust(plan)),
         control=control,
         control_reason=reason,
-        seed_commitment=setting.workplace.commitment(content, root) if secret else _NO_SECRET,
+        seed_commitment=context.workspace.commitment(content, root) if secret else _NO_SECRET,
         facts=history.facts,
         event=defense.event(history),
         root=root,
     )
 
 
-def _job(plan: Plan, setting: Setting) -> tuple[Job, Records | None]:
+def _job(plan: Plan, context: RunContext) -> tuple[Job, Records | None]:
     """Return what is trained, and the population outside all training, after everything that can be refused was."""
     assert plan.training is not None
-    architecture = resolve_architecture(plan, allow_code=setting.allow_code)
+    architecture = resolve_architecture(plan, allow_code=context.allow_code)
     defense = resolve_defense(plan)
-    pool, rest = candidates_of(records_of(plan), setting)
+    pool, rest = candidates_of(records_of(plan), context)
     check_slices(plan.slices, pool)
     recipe = resolve_recipe(plan.training, architecture, round(COIN * len(pool)))
     outside = rest if len(rest) else None
@@ -176,31 +176,31 @@ def promised_steps(plan: Plan, *, allow_code: bool) -> StepPromise | None:
         return None
 
 
-def content_of_training(job: Job, store: ModelStore, setting: Setting) -> str:
+def content_of_training(job: Job, store: ModelStore, context: RunContext) -> str:
     """Return SHA-256 (hex) of everything that the released weights depend on, beside coins, sampling and noise.
 
     Data, recipe, scheme, code, torch, kind of device, and the stack that the models are trained in: whatever changes a
-    model's key in the store changes this digest, and with it the secret root (`Setting.root`). Nothing else does.
+    model's key in the store changes this digest, and with it the secret root (`RunContext.root`). Nothing else does.
 
     Args:
         job: What is trained.
         store: Where; it knows how many models make a stack.
-        setting: Device, and which of several runs this is.
+        context: Device, and which of several runs this is.
     """
-    place = resolve_device(setting.device)
-    draw = setting.draw or Draw("the target")
+    place = resolve_device(context.device)
+    draw = context.draw or Replicate("the target")
     width = store.layout(job, draw.count, place).width
     about = [digest_of_job(job, place.type), draw.name, draw.count, min(width, draw.count), COIN]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
-def candidates_of(data: TrainedHere, setting: Setting) -> tuple[Records, Records]:
+def candidates_of(data: TrainedHere, context: RunContext) -> tuple[Records, Records]:
     """Return the pool of candidates and the population outside all training.
 
     Raises:
         AuditError: If they cannot be found or read, or there are too few.
     """
-    return _drawn(load_source(data, setting), data)
+    return _drawn(load_source(data, context), data)
 
 
 def _split(pool: Records, rng: np.random.Generator, neighboring: Neighboring) -> Split:

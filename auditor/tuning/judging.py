@@ -17,7 +17,7 @@ FAINT_BELOW = 10.0  # at smaller epsilons a generator's silence says nothing
 
 
 @dataclass(frozen=True)
-class Asked:
+class LimitProbe:
     """One limit on one attack.
 
     Attributes:
@@ -38,7 +38,7 @@ class Asked:
     faint: bool = False
     named: bool = False
 
-    def stands_in_for(self, other: "Asked") -> bool:
+    def stands_in_for(self, other: "LimitProbe") -> bool:
         """Say whether what this probe says settles another's limit: of the same thing, and at least as strict."""
         alike = (self.measure, self.about) == (other.measure, other.about) and self.limit <= other.limit
         return self == other or (alike and not other.named)
@@ -65,7 +65,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Facts:
+class SettingFacts:
     """What else is known of a setting.
 
     Attributes:
@@ -111,10 +111,10 @@ def mean_over_runs(each: Sequence[Estimate], *, level: float) -> Estimate:
 def judge_setting(
     value: float,
     stage: Stage,
-    asked: Sequence[Asked],
-    figures: Mapping[Asked, Figures],
-    sighted: Mapping[Asked, Estimate],
-    facts: Facts,
+    asked: Sequence[LimitProbe],
+    figures: Mapping[LimitProbe, Figures],
+    sighted: Mapping[LimitProbe, Estimate],
+    facts: SettingFacts,
     *,
     level: float,
 ) -> Look:
@@ -149,7 +149,9 @@ def judge_setting(
     )
 
 
-def _verdict(asked: Sequence[Asked], probes: Sequence[Probe], facts: Facts) -> tuple[Status, str, Probe | None]:
+def _verdict(
+    asked: Sequence[LimitProbe], probes: Sequence[Probe], facts: SettingFacts
+) -> tuple[Status, str, Probe | None]:
     """Return the verdict on a setting, its sentence, and the probe that decides it or comes nearest to its limit."""
     if facts.failed is not None:
         return Status.ERROR, facts.failed, None
@@ -167,7 +169,7 @@ def _verdict(asked: Sequence[Asked], probes: Sequence[Probe], facts: Facts) -> t
 
 
 def _without_gaps(
-    asked: Sequence[Asked], probes: Sequence[Probe], facts: Facts, bound: Probe | None
+    asked: Sequence[LimitProbe], probes: Sequence[Probe], facts: SettingFacts, bound: Probe | None
 ) -> tuple[Status, str, Probe | None]:
     """Return WITHIN, unless a limit has no probe that counts, or none of those that count can be silent credibly."""
     settled = [one for probe, one in zip(probes, asked, strict=True) if probe.counts]
@@ -185,9 +187,9 @@ def _without_gaps(
 
 
 def _judged(
-    one: Asked,
+    one: LimitProbe,
     figures: Figures,
-    sighted: Mapping[Asked, Estimate],
+    sighted: Mapping[LimitProbe, Estimate],
     *,
     level: float,
 ) -> Probe:

@@ -11,7 +11,7 @@ from torch import nn
 from attacks.capabilities import Capability
 from attacks.protocol import Attack
 from auditor.audit import Audit, accuracy, run_audit
-from auditor.context import Draw, Setting
+from auditor.context import Replicate, RunContext
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan
 from auditor.plan.sections import Control
@@ -19,8 +19,8 @@ from auditor.report_files import clear, write_audit
 from auditor.targets.dcgan import SAMPLES
 from auditor.targets.gradient_updates import GRADIENTS
 from auditor.targets.trained_here import trained_subject
-from auditor.tuning.judging import STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
-from auditor.tuning.power import sight
+from auditor.tuning.judging import STEPS, Figures, LimitProbe, SettingFacts, judge_setting, mean_over_runs
+from auditor.tuning.power import power_check
 from auditor.tuning.price import event_of_generator
 from auditor.verdicts.findings import FAILED, applies
 from defenses.errors import TrainingError
@@ -32,14 +32,14 @@ from reports.records.tuning import Look, Sight, Stage
 GENERATORS = ("participant_gan",)
 
 
-class BlindError(Exception):
+class UnderpoweredError(Exception):
     """No probe of some limit could have seen the leak, or the accuracy asked for is beyond reach; the walk is off."""
 
 
-def asked_of(plan: Plan, attacks: Sequence[Attack], *, epsilon: float | None) -> list[Asked]:
+def limit_probes(plan: Plan, attacks: Sequence[Attack], *, epsilon: float | None) -> list[LimitProbe]:
     """Return every limit with every attack that it holds for, and the one on epsilon."""
     found = [
-        Asked(
+        LimitProbe(
             attack.name,
             attack.title,
             limit.measure,
@@ -53,7 +53,7 @@ def asked_of(plan: Plan, attacks: Sequence[Attack], *, epsilon: float | None) ->
         if applies(limit, attack)
     ]
     if epsilon is not None:
-        found.append(Asked(STEPS, "Gradient canaries", EPSILON, epsilon, about=STEPS))
+        found.append(LimitProbe(STEPS, "Gradient canaries", EPSILON, epsilon, about=STEPS))
     return found
 
 
@@ -66,13 +66,13 @@ def _about(attack: Attack) -> str:
 
 
 @dataclass
-class Eyes:
+class Evaluator:
     """Looks at settings, and remembers what the first look saw on the control.
 
     Attributes:
         plans: The audit plan of each setting.
         asked: The limits.
-        setting: Where to work and with what.
+        context: Where to work and with what.
         folder: Where the reports go.
         replicates: Models at each setting.
         looks_at_most: How many looks there may be.
@@ -89,15 +89,15 @@ class Eyes:
     """
 
     plans: dict[float, Plan]
-    asked: list[Asked]
-    setting: Setting
+    asked: list[LimitProbe]
+    context: RunContext
     folder: Path
     replicates: int
     looks_at_most: int
     minimum_accuracy: float | None = None
     on_look: Callable[[Look, float], None] = lambda look, left: None
     sights: list[Sight] = field(default_factory=list)
-    control: dict[Asked, Estimate] = field(default_factory=dict)
+    control: dict[LimitProbe, Estimate] = field(default_factory=dict)
     unprotected: Estimate | None = None
     events: list[Any] = field(default_factory=list)
     first: Audit | None = None
@@ -167,13 +167,13 @@ class Eyes:
         where = f"{stage}, {self.plans[value].title.rpartition(': ')[2]}{many}"
 
         def within(progress: Progress) -> None:
-            self.setting.on_progress(replace(progress, stage=f"{where}: {progress.stage}"))
+            self.context.on_progress(replace(progress, stage=f"{where}: {progress.stage}"))
 
-        draw = Draw(f"{stage} {value!r}", self.replicates, index)
-        setting = replace(self.setting, draw=draw, on_progress=within)
+        draw = Replicate(f"{stage} {value!r}", self.replicates, index)
+        context = replace(self.context, draw=draw, on_progress=within)
         # One run alone is judged at the whole error; the worst of several shares it.
         apart = level if self.replicates == 1 else 1 - (1 - level) / self.replicates
-        return run_audit(plan.model_copy(update=changes), setting, level=apart)
+        return run_audit(plan.model_copy(update=changes), context, level=apart)
 
     def _write(self, audit: Audit, value: float, stage: Stage, index: int) -> str:
         name = f"{stage}-{value:.10g}" + ("" if self.replicates == 1 else f"-{index + 1}")
@@ -190,18 +190,18 @@ class Eyes:
                 continue
             entry = entries.get(one.attack)
             found = None if entry is None else entry.measures(level=level, wanted=[one.measure])[one.measure]
-            self.sights.append(sight(one, entry, found, level=level, models=self.replicates))
+            self.sights.append(power_check(one, entry, found, level=level, models=self.replicates))
             if self.sights[-1].sees and found is not None:
                 self.control[one] = found
         for one in self.asked:
             if one.attack != STEPS and not any(other.stands_in_for(one) for other in self.control):
-                raise BlindError("the leak could not have been seen")
+                raise UnderpoweredError("the leak could not have been seen")
         floor = self.minimum_accuracy
         if floor is None:
             return
         self.unprotected = reached = self._unprotected(value)
         if reached is not None and reached.high is not None and reached.high < floor:
-            raise BlindError(
+            raise UnderpoweredError(
                 f"an accuracy of {floor:.4g} is asked for, and even without protection the model reaches "
                 f"{reached.value:.4g} ({reached.low:.4g} to {reached.high:.4g})"
             )
@@ -216,14 +216,14 @@ class Eyes:
             | {"generator": None, "white_box": None, "prior_aware": None}
         )
         try:
-            subject = trained_subject(plan, replace(self.setting, draw=Draw("without protection")))
+            subject = trained_subject(plan, replace(self.context, draw=Replicate("without protection")))
         except TrainingError:
             return self.unprotected
-        own = accuracy(subject.questions[0], self.setting, plan.confidence)
+        own = accuracy(subject.questions[0], self.context, plan.confidence)
         both = [one for one in (own, self.unprotected) if one is not None]
         return max(both, key=lambda one: one.value or 0.0, default=None)
 
-    def _figures(self, one: Asked, audits: Sequence[Audit]) -> Figures:
+    def _figures(self, one: LimitProbe, audits: Sequence[Audit]) -> Figures:
         if one.attack == STEPS:
             steps = audits[0].steps
             assert steps is not None
@@ -246,14 +246,14 @@ class Eyes:
         doubt = next((doubt for doubt in doubts if doubt is not None), None)
         return Figures(tuple(result.measures[one.measure] for result in results), doubt=doubt)
 
-    def _facts(self, audits: Sequence[Audit]) -> Facts:
+    def _facts(self, audits: Sequence[Audit]) -> SettingFacts:
         findings = [finding for audit in audits for finding in audit.report.findings]
         proved = _weakest(audits)
         assert self.first is not None
         could = {entry.attack.name for entry in self.first.control}
         contradicted = next((one.sentence for one in findings if one.status is Status.VIOLATED), None)
         failed = next((one.sentence for one in findings if _broke(one, could)), None)
-        return Facts(None if proved is None else proved.epsilon, contradicted, failed)
+        return SettingFacts(None if proved is None else proved.epsilon, contradicted, failed)
 
 
 def _broke(finding: Finding, could: set[str]) -> bool:

@@ -11,7 +11,7 @@ from scipy import special
 from auditor.evidence.run_attack import Evidence
 from auditor.statistics import membership
 from auditor.statistics.intervals import binomial_upper
-from auditor.tuning.judging import Asked, mean_over_runs
+from auditor.tuning.judging import LimitProbe, mean_over_runs
 from auditor.white_box.step_bounds import LARGEST_EXCESS
 from defenses.accounting import account
 from defenses.defense import StepPromise
@@ -31,7 +31,7 @@ _AVERAGED = (SIMILARITY, SIMILARITY_GAP)
 Float64Array = npt.NDArray[np.float64]
 
 
-def check_resolvable(one: Asked, members: int, others: int, *, level: float, models: int, what: str) -> None:
+def check_resolvable(one: LimitProbe, members: int, others: int, *, level: float, models: int, what: str) -> None:
     """Refuse a limit that even an attack which finds nothing would not keep, with so few records.
 
     Args:
@@ -119,7 +119,9 @@ def _upper_end_of_nothing(measure: str, members: int, others: int, *, level: flo
     return float(np.median(ends))
 
 
-def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level: float, models: int = 1) -> Sight:
+def power_check(
+    one: LimitProbe, control: Evidence | None, found: Estimate | None, *, level: float, models: int = 1
+) -> Sight:
     """Say whether a probe can see: the control has to leak more than the limit, and a planted leak of its size to show.
 
     The planted leak is a mixture: so many members score as members of the control do, all others as its non-members,
@@ -152,18 +154,18 @@ def sight(one: Asked, control: Evidence | None, found: Estimate | None, *, level
     return _said(one, found, f"{seen}; {told} {planted} of {PLANTINGS} tries.", sees=True, planted=planted)
 
 
-def _said(one: Asked, control: Estimate, sentence: str, *, sees: bool, planted: int | None = None) -> Sight:
+def _said(one: LimitProbe, control: Estimate, sentence: str, *, sees: bool, planted: int | None = None) -> Sight:
     return Sight(
         attack=one.attack, title=one.title, measure=one.measure, limit=one.limit, control=control,
         planted=planted, sees=sees, sentence=f"{one.title}: {sentence}",
     )  # fmt: skip
 
 
-def _without_protection(one: Asked, found: Estimate) -> str:
+def _without_protection(one: LimitProbe, found: Estimate) -> str:
     return f"without protection its {limited_measure(one.measure).short} is {found.value:.4g}"
 
 
-def _blind(one: Asked, control: Evidence, found: Estimate, *, level: float) -> str | None:
+def _blind(one: LimitProbe, control: Evidence, found: Estimate, *, level: float) -> str | None:
     """Return why a figure on the control shows that the probe cannot see; None where it does not show that."""
     if one.baseline is not None and (found.low is None or found.low <= one.baseline):
         remedy = _remedy(one, control, found, level)
@@ -181,13 +183,13 @@ def _blind(one: Asked, control: Evidence, found: Estimate, *, level: float) -> s
     return None
 
 
-def _guessing(one: Asked) -> float:
+def _guessing(one: LimitProbe) -> float:
     """Return what guessing reaches in a measure of a ranking, which is always known."""
     assert one.baseline is not None
     return one.baseline
 
 
-def _remedy(one: Asked, control: Evidence, found: Estimate, level: float) -> str:
+def _remedy(one: LimitProbe, control: Evidence, found: Estimate, level: float) -> str:
     ranks = control.ranking is not None and one.measure not in _AVERAGED
     if ranks and found.value is not None and found.value > _guessing(one):
         scores, included, _ = control.by_unit
@@ -195,7 +197,7 @@ def _remedy(one: Asked, control: Evidence, found: Estimate, level: float) -> str
     return "Train the control longer, on fewer records, or take a stronger attack."
 
 
-def _records_needed(one: Asked, scores: Float64Array, included: BoolArray, found: float, *, level: float) -> str:
+def _records_needed(one: LimitProbe, scores: Float64Array, included: BoolArray, found: float, *, level: float) -> str:
     for times in (2, 4, 8, 16):
         if _seen_of_planted(one, scores, included, found, level=level, times=times) >= SURELY:
             return f"About {_rounded(times * len(scores)):,} candidates in place of {len(scores):,} would let it see."
@@ -206,7 +208,7 @@ def _records_needed(one: Asked, scores: Float64Array, included: BoolArray, found
 
 
 def _seen_of_planted(
-    one: Asked,
+    one: LimitProbe,
     scores: Float64Array,
     included: BoolArray,
     found: float,

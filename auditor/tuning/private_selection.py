@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
-from auditor.context import Draw, Setting
+from auditor.context import Replicate, RunContext
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_defense
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from auditor.targets.trained_here import candidates_of, nominal_recipe, records_of, trained_subject
 from auditor.tuning.plan import PrivateScore, TunePlan
 from defenses.accounting import account
@@ -32,7 +32,7 @@ from defenses.records import Records
 from reports.records.tuning import Selection
 
 
-def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...], setting: Setting) -> Selection:
+def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...], context: RunContext) -> Selection:
     """Try settings at random and return the best: the least noise whose noisy score is within the limit.
 
     The score is the share of members whose loss is below that of all but a share `fpr` of the population, which is
@@ -42,7 +42,7 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
         plan: Its `private_score`.
         plans: The audit plan of each setting.
         settings: The strongest noise first.
-        setting: Where to work; the number of tries and what is drawn come from its secret, or the plan's seed.
+        context: Where to work; the number of tries and what is drawn come from its secret, or the plan's seed.
 
     Returns:
         The best try; ties are broken by the smaller score.
@@ -54,11 +54,11 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
     assert asked is not None
     first = plans[settings[0]]
     # What the tries depend on and no more: another title or limit must not draw them again, other records must.
-    pool, outside = candidates_of(records_of(first), setting)
+    pool, outside = candidates_of(records_of(first), context)
     about = [first.subject_digest, plan.tune.knob, *settings, repr(asked), pool.digest, outside.digest]
-    about += [digest_of_training(), torch.__version__, setting.place]
+    about += [digest_of_training(), torch.__version__, context.place]
     content = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    draws = stream(setting.root(first.seed, content), "private selection")
+    draws = stream(context.root(first.seed, content), "private selection")
     tries = int(draws.geometric(1 / asked.tries))
     best: tuple[tuple[bool, int, float], Selection] | None = None
     for index in range(tries):
@@ -66,9 +66,9 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
         value = settings[place]
 
         def within(progress: Progress, index: int = index) -> None:
-            setting.on_progress(replace(progress, stage=f"try {index + 1}: {progress.stage}"))
+            context.on_progress(replace(progress, stage=f"try {index + 1}: {progress.stage}"))
 
-        own = replace(setting, draw=Draw(f"try {index}"), on_progress=within)
+        own = replace(context, draw=Replicate(f"try {index}"), on_progress=within)
         bare = plans[value].model_copy(
             update={"control": first.control.model_copy(update={"enabled": False}), "white_box": None}
         )
@@ -76,7 +76,7 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
         assert subject.root is not None
         # A score at another amount of noise, or of another population, must not share this one's noise.
         noise = stream(subject.root, "score", repr(asked), outside.digest).normal(scale=asked.noise)
-        score = (members_found(subject, asked.fpr, setting.place) + noise) / (len(subject.split.included) / 2)
+        score = (members_found(subject, asked.fpr, context.place) + noise) / (len(subject.split.included) / 2)
         passes = score <= asked.maximum
         rank = (passes, place if passes else -place, -score)
         if best is None or rank > best[0]:
@@ -85,7 +85,9 @@ def select(plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...]
     return best[1]
 
 
-def priced(found: Selection, plan: TunePlan, plans: dict[float, Plan], weakest: float, setting: Setting) -> Selection:
+def priced(
+    found: Selection, plan: TunePlan, plans: dict[float, Plan], weakest: float, context: RunContext
+) -> Selection:
     """Return a selection with what choosing and one more model at the chosen setting cost together.
 
     Every try and the model after them is priced as one at the weakest noise, whose Renyi divergences are the largest:
@@ -97,11 +99,11 @@ def priced(found: Selection, plan: TunePlan, plans: dict[float, Plan], weakest: 
         plan: Its `private_score`.
         plans: The audit plan of each setting.
         weakest: The setting with the least noise.
-        setting: Where code may be run.
+        context: Where code may be run.
     """
     asked = plan.tune.private_score
     assert asked is not None
-    event = _event(plans[weakest], setting)
+    event = _event(plans[weakest], context)
     if isinstance(event, Unaccounted):
         return found.model_copy(update={"reason": event.reason})
     one = dp_accounting.ComposedDpEvent([event, dp_accounting.GaussianDpEvent(asked.noise)])
@@ -112,7 +114,7 @@ def priced(found: Selection, plan: TunePlan, plans: dict[float, Plan], weakest: 
     return found.model_copy(update={"epsilon": cost.epsilon, "delta": cost.delta})
 
 
-def members_found(subject: Subject, fpr: float, device: str) -> int:
+def members_found(subject: AuditSubject, fpr: float, device: str) -> int:
     """Return how many members lie beyond the threshold that a share of the population lies beyond."""
     target = subject.target
     assert target.population is not None
@@ -144,10 +146,10 @@ def check_selection(first: Plan, score: PrivateScore, outside: Records) -> None:
         )
 
 
-def _event(plan: Plan, setting: Setting) -> Any:
-    return resolve_defense(plan).event(History(nominal_recipe(plan, allow_code=setting.allow_code).lots))
+def _event(plan: Plan, context: RunContext) -> Any:
+    return resolve_defense(plan).event(History(nominal_recipe(plan, allow_code=context.allow_code).lots))
 
 
-def _confidence(subject: Subject, records: Records, device: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _confidence(subject: AuditSubject, records: Records, device: str) -> np.ndarray[Any, np.dtype[np.float64]]:
     logits = torch.as_tensor(subject.target.logits(records.x, device=device), dtype=torch.float64)
     return -F.cross_entropy(logits, torch.as_tensor(records.y), reduction="none").numpy()

@@ -11,7 +11,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from attacks.protocol import Attack
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.files.paths import plan_without_paths
 from auditor.plan.plan import Plan
 from auditor.plan.resolve import resolve_attacks, resolve_defense
@@ -19,16 +19,16 @@ from auditor.plan.sections import WhiteBox
 from auditor.report_builder import device_name, versions
 from auditor.targets.gradient_updates import GRADIENTS, OTHERS
 from auditor.targets.trained_here import candidates_of, nominal_recipe, promised_steps, records_of
-from auditor.tuning.judging import STEPS, Asked
-from auditor.tuning.looking import BlindError, Eyes, asked_of
+from auditor.tuning.judging import STEPS, LimitProbe
+from auditor.tuning.looking import Evaluator, UnderpoweredError, limit_probes
 from auditor.tuning.plan import TunePlan
 from auditor.tuning.power import check_resolvable, check_steps_resolvable
 from auditor.tuning.price import price_of_release
 from auditor.tuning.private_selection import check_selection, priced, select
-from auditor.tuning.search import SELECTION, Found, confirm, error_of_look, looks_at_most, search
+from auditor.tuning.search import SELECTION, SearchResult, confirm, error_of_look, looks_at_most, search
 from auditor.tuning.words import headline, remedies
 from auditor.verdicts.findings import check_limits
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.guarantee import Guarantee
@@ -45,7 +45,7 @@ OnStart = Callable[[str], None]
 
 def run_tuning(
     plan: TunePlan,
-    setting: Setting,
+    context: RunContext,
     folder: Path,
     *,
     on_start: OnStart = lambda said: None,
@@ -58,7 +58,7 @@ def run_tuning(
 
     Args:
         plan: What to look for.
-        setting: Where to work and with what.
+        context: Where to work and with what.
         folder: Where the audits' reports go, and `model.safetensors`: the model that was found, unless the plan gives
             its seed.
         on_start: Told, before anything is trained, what will be.
@@ -72,13 +72,13 @@ def run_tuning(
             trained then.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    tune, job = plan.tune, _prepared(plan, setting)
+    tune, job = plan.tune, _prepared(plan, context)
     tries = tune.private_score.tries if tune.private_score is not None else None
     on_start(_announced(job.trainings, len(job.settings), job.most, tries))
-    eyes = Eyes(
+    eyes = Evaluator(
         {value: job.plans[value] for value in job.settings},
         job.asked,
-        setting,
+        context,
         folder,
         tune.replicates,
         job.most,
@@ -121,35 +121,37 @@ class _Prepared:
     first: Plan
     pool: Records
     settings: tuple[float, ...]
-    asked: list[Asked]
+    asked: list[LimitProbe]
     most: int
     trainings: dict[str, int]
 
 
-def _prepared(plan: TunePlan, setting: Setting) -> _Prepared:
+def _prepared(plan: TunePlan, context: RunContext) -> _Prepared:
     """Refuse a tuning that does not fit, or could not come to an answer, before anything is trained."""
     tune = plan.tune
-    plans = {value: _with_eyes(plan.at(value), setting) for value in plan.settings}
+    plans = {value: _with_eyes(plan.at(value), context) for value in plan.settings}
     first = plans[plan.settings[0]]
     attacks = [attack for attack, _ in resolve_attacks(first)]
     check_limits(first.terms, attacks)
-    pool, outside = candidates_of(records_of(first), setting)
+    pool, outside = candidates_of(records_of(first), context)
     if tune.private_score is not None:
         check_selection(first, tune.private_score, outside)
-    settings = _under_ceiling(plan, {value: _proved(one, setting) for value, one in plans.items()})
-    asked = asked_of(first, attacks, epsilon=tune.epsilon)
+    settings = _under_ceiling(plan, {value: _proved(one, context) for value, one in plans.items()})
+    asked = limit_probes(first, attacks, epsilon=tune.epsilon)
     if not asked:
         raise PlanError("limits: none of them holds for an attack of this plan, so there is nothing to tune by")
     most = looks_at_most(tune.mode, len(settings))
     error = error_of_look(tune.mode, len(settings), confidence=first.confidence)
     _check_resolvable(first, asked, pool, level=1 - 2 * error, models=tune.replicates)
     if tune.epsilon is not None:
-        _check_steps(plans[settings[0]], tune.epsilon, setting, error=error)
+        _check_steps(plans[settings[0]], tune.epsilon, context, error=error)
     trainings = _trainings(first, attacks, looks=most, replicates=tune.replicates)
     return _Prepared(plans, first, pool, settings, asked, most, trainings)
 
 
-def _record(plan: TunePlan, job: _Prepared, eyes: Eyes, found: Found, selection: Selection | None) -> Tuning:
+def _record(
+    plan: TunePlan, job: _Prepared, eyes: Evaluator, found: SearchResult, selection: Selection | None
+) -> Tuning:
     """Write down what was found, but for the words, the price and the times."""
     tune, first = plan.tune, job.first
     assert first.model is not None
@@ -179,14 +181,14 @@ def _record(plan: TunePlan, job: _Prepared, eyes: Eyes, found: Found, selection:
         trainings=job.trainings,
         plan=plan_without_paths(plan.content),
         plan_digest=plan.digest,
-        device=device_name(eyes.setting.place),
+        device=device_name(eyes.context.place),
         versions=versions(),
     )
 
 
 def _searched(
-    plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...], eyes: Eyes
-) -> tuple[Found, Selection | None, str | None]:
+    plan: TunePlan, plans: dict[float, Plan], settings: tuple[float, ...], eyes: Evaluator
+) -> tuple[SearchResult, Selection | None, str | None]:
     """Return what the search came to, the private selection if it was one, and why there was no walk if so."""
     confidence, floor = plans[settings[0]].confidence, plan.tune.minimum_accuracy
     selection: Selection | None = None
@@ -194,32 +196,32 @@ def _searched(
         if plan.tune.mode != SELECTION:
             found = search(settings, eyes.look, mode=plan.tune.mode, confidence=confidence, minimum_accuracy=floor)
             return found, None, None
-        selection = priced(select(plan, plans, settings, eyes.setting), plan, plans, settings[-1], eyes.setting)
+        selection = priced(select(plan, plans, settings, eyes.context), plan, plans, settings[-1], eyes.context)
         if not selection.passes:
-            return Found(Outcome.UNDECIDED, None, ()), selection, None
+            return SearchResult(Outcome.UNDECIDED, None, ()), selection, None
         place = settings.index(selection.value)
         return confirm(settings, place, eyes.look, confidence=confidence, minimum_accuracy=floor), selection, None
-    except BlindError as stop:
-        return Found(Outcome.BLIND, None, ()), selection, str(stop)
+    except UnderpoweredError as stop:
+        return SearchResult(Outcome.BLIND, None, ()), selection, str(stop)
 
 
 def _plain(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
 
 
-def _with_eyes(plan: Plan, setting: Setting) -> Plan:
+def _with_eyes(plan: Plan, context: RunContext) -> Plan:
     """Return a plan that lists no attacks with gradient canaries beside the usual ones, where steps can be tested."""
-    if plan.attacks or plan.white_box is not None or promised_steps(plan, allow_code=setting.allow_code) is None:
+    if plan.attacks or plan.white_box is not None or promised_steps(plan, allow_code=context.allow_code) is None:
         return plan
     return plan.model_copy(update={"white_box": WhiteBox()})
 
 
-def _proved(plan: Plan, setting: Setting) -> float | None:
+def _proved(plan: Plan, context: RunContext) -> float | None:
     """Return what will be proved of a run at one setting, or None if nothing will be, or only the run will tell."""
     assert plan.training is not None
-    recipe = nominal_recipe(plan, allow_code=setting.allow_code)
+    recipe = nominal_recipe(plan, allow_code=context.allow_code)
     try:
-        found = price(resolve_defense(plan), History(recipe.lots), delta=plan.judged_delta)
+        found = account_run(resolve_defense(plan), History(recipe.lots), delta=plan.judged_delta)
     except KeyError:  # a fact of the preparation, or a state that only the run knows
         return None
     except ValueError as error:
@@ -254,7 +256,7 @@ def _under_ceiling(plan: TunePlan, proved: dict[float, float | None]) -> tuple[f
     return kept
 
 
-def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, level: float, models: int) -> None:
+def _check_resolvable(plan: Plan, asked: Sequence[LimitProbe], pool: Records, *, level: float, models: int) -> None:
     units = len(pool) if pool.units is None else len(set(pool.units.tolist()))
     for one in asked:
         if one.attack == STEPS:
@@ -272,11 +274,11 @@ def _check_resolvable(plan: Plan, asked: Sequence[Asked], pool: Records, *, leve
             check_resolvable(one, inside, outside, level=level, models=models, what=what)
 
 
-def _check_steps(plan: Plan, limit: float, setting: Setting, *, error: float) -> None:
-    promise, watch = promised_steps(plan, allow_code=setting.allow_code), plan.white_box
+def _check_steps(plan: Plan, limit: float, context: RunContext, *, error: float) -> None:
+    promise, watch = promised_steps(plan, allow_code=context.allow_code), plan.white_box
     if promise is None or watch is None:
         return  # the audit says so
-    lots = nominal_recipe(plan, allow_code=setting.allow_code).lots
+    lots = nominal_recipe(plan, allow_code=context.allow_code).lots
     each = lots.steps_per_epoch
     steps = min(lots.epochs, -(-watch.steps // each)) * each
     # The claims of an audit share half of its error, and [white_box] is one of two.

@@ -13,7 +13,7 @@ LookAt = Callable[[float, Stage, float], Look]
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search comes to.
 
     Attributes:
@@ -46,7 +46,7 @@ def search(
     mode: str = FIXED,
     confidence: float = 0.95,
     minimum_accuracy: float | None = None,
-) -> Found:
+) -> SearchResult:
     """Find the setting with the least noise that passes, and confirm it on what the search did not see.
 
     The chance that an answer is given whose leak is above a limit is at most 1 - confidence, whatever the walk does:
@@ -72,10 +72,10 @@ def search(
 
     place = (bisection if mode == BISECTION else fixed_sequence)(len(settings), passes)
     if any(one.verdict is Status.ERROR for one in looks):
-        return Found(Outcome.FAILED, None, tuple(looks))
+        return SearchResult(Outcome.FAILED, None, tuple(looks))
     if place is None:
         leaks = looks[-1].verdict in (Status.LEAKS, Status.VIOLATED)
-        return Found(Outcome.NONE if leaks else Outcome.UNDECIDED, None, tuple(looks))
+        return SearchResult(Outcome.NONE if leaks else Outcome.UNDECIDED, None, tuple(looks))
     return confirm(settings, place, look, looks=looks, confidence=confidence, minimum_accuracy=minimum_accuracy)
 
 
@@ -87,20 +87,20 @@ def confirm(
     looks: Sequence[Look] = (),
     confidence: float = 0.95,
     minimum_accuracy: float | None = None,
-) -> Found:
+) -> SearchResult:
     """Take the one look that decides about a choice; arguments as in `search`, and what was looked at before."""
     final = look(settings[place], Stage.FINAL, 1 - 2 * (1 - confidence))
     taken = (*looks, final)
     if final.verdict is not Status.WITHIN:
         outcome = Outcome.FAILED if final.verdict is Status.ERROR else Outcome.UNCONFIRMED
-        return Found(outcome, None, taken)
+        return SearchResult(outcome, None, taken)
     accurate = final.accuracy_holdout
     if minimum_accuracy is not None:
         if accurate is None or accurate.low is None or accurate.high is None:
-            return Found(Outcome.UNDECIDED, None, taken)
+            return SearchResult(Outcome.UNDECIDED, None, taken)
         if accurate.high < minimum_accuracy:
-            return Found(Outcome.TOO_INACCURATE, None, taken)
+            return SearchResult(Outcome.TOO_INACCURATE, None, taken)
         if accurate.low < minimum_accuracy:
-            return Found(Outcome.UNDECIDED, None, taken)
+            return SearchResult(Outcome.UNDECIDED, None, taken)
     last = place == len(settings) - 1
-    return Found(Outcome.ALL if last else Outcome.FOUND, settings[place], taken)
+    return SearchResult(Outcome.ALL if last else Outcome.FOUND, settings[place], taken)

@@ -11,7 +11,7 @@ from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.one_run import OneRunAudit, one_run_from_scores
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.terms import Terms
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from auditor.verdicts.judge import judge_claim
 from auditor.white_box.prior_aware import PriorAware
 from auditor.white_box.step_bounds import StepAudit
@@ -28,7 +28,7 @@ Measures = Mapping[str, Mapping[str, Estimate]]
 
 
 @dataclass(frozen=True)
-class Shown:
+class EpsilonEvidence:
     """The best lower bound over all attacks, or why there is none."""
 
     audit: OneRunAudit | None
@@ -41,7 +41,7 @@ def confidence_of_claims(plan: Terms) -> float:
     return 1 - (1 - plan.confidence) / (2 * (1 + (plan.white_box is not None) + (plan.prior_aware is not None)))
 
 
-def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Terms) -> Shown:
+def best_epsilon_evidence(evidence: Sequence[Evidence], subject: AuditSubject, plan: Terms) -> EpsilonEvidence:
     """Return the best one-run bound over the attacks that ran, corrected for having the choice.
 
     Where each coin chose one of a pair, the pair is the trial: which of the two scores is higher is the guess, and the
@@ -49,13 +49,13 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Terms) ->
     """
     split = subject.split
     if split.inclusion not in (Inclusion.INDEPENDENT, Inclusion.SWAPPED):
-        return Shown(
+        return EpsilonEvidence(
             None,
             reason=f"membership was {split.inclusion.value}; a bound on epsilon needs fair coins",
         )
     ran = [entry for entry in evidence if entry.ranking is not None and of_the_model(entry, subject)]
     if not ran:
-        return Shown(None, reason="no attack that ranks records ran")
+        return EpsilonEvidence(None, reason="no attack that ranks records ran")
     audits = []
     for entry in ran:
         scores, included = entry.by_unit[:2] if split.pair is None else _by_pair(entry, split.pair)
@@ -74,7 +74,7 @@ def show_epsilon(evidence: Sequence[Evidence], subject: Subject, plan: Terms) ->
         best = replace(best, bound=replace(best.bound, unit=Unit.USER))
     if split.pair is not None:
         best = replace(best, bound=replace(best.bound, neighboring=Neighboring.REPLACE_ONE))
-    return Shown(best, attack=name)
+    return EpsilonEvidence(best, attack=name)
 
 
 def _by_pair(entry: Evidence, pair: IntArray) -> tuple[npt.NDArray[np.float64], BoolArray]:
@@ -89,12 +89,12 @@ def _by_pair(entry: Evidence, pair: IntArray) -> tuple[npt.NDArray[np.float64], 
     return np.where(np.isnan(ahead), 0.0, ahead), included[first]  # two infinities of one sign tell nothing
 
 
-def of_the_model(entry: Evidence, subject: Subject) -> bool:
+def of_the_model(entry: Evidence, subject: AuditSubject) -> bool:
     """Say whether an attack was run on the target itself, whose candidates were in by the coins of the split."""
     return entry.question.target is subject.target
 
 
-def sees(estimate: Estimate, name: str = AUC) -> bool:
+def beats_guessing(estimate: Estimate, name: str = AUC) -> bool:
     """Say whether an attack surely beats guessing; never where it is not known what guessing reaches."""
     baseline = measure(name).baseline
     return baseline is not None and estimate.low is not None and estimate.low > baseline
@@ -104,14 +104,16 @@ def _sight(found: Measures, control: Measures) -> tuple[bool, str]:
     """Say whether any attack was seen to find a leak, and in words where: the bound is the best of all of them."""
     for tables, where in ((control, "the control"), (found, "this very model")):
         ranked = [(name, table[AUC]) for name, table in tables.items() if AUC in table]
-        seen = [(area.value or 0.0, name) for name, area in ranked if sees(area)]
+        seen = [(area.value or 0.0, name) for name, area in ranked if beats_guessing(area)]
         if seen:
             best, name = max(seen)
             return True, f"{name} reaches AUC {best:.3f} on {where}"
     return False, "no attack surely beats guessing, here or on a model known to leak"
 
 
-def judge_claims(shown: Shown, subject: Subject, plan: Terms, found: Measures, control: Measures) -> list[Finding]:
+def judge_claims(
+    shown: EpsilonEvidence, subject: AuditSubject, plan: Terms, found: Measures, control: Measures
+) -> list[Finding]:
     """Judge what is promised; an attack that finds nothing even on a leaky model cannot call a promise consistent."""
     findings = []
     sighted, sight = _sight(found, control)
@@ -160,7 +162,7 @@ def judge_claims(shown: Shown, subject: Subject, plan: Terms, found: Measures, c
     return findings
 
 
-def judge_steps(implied: StepAudit, subject: Subject) -> list[Finding]:
+def judge_steps(implied: StepAudit, subject: AuditSubject) -> list[Finding]:
     """Judge what is claimed and what is proved by what single steps imply.
 
     A bound above a promise contradicts clipping or noise, or the price that was put on them, not the run.

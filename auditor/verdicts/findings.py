@@ -14,16 +14,16 @@ from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.sections import DEFAULT_LIMIT, Limit
 from auditor.plan.terms import Terms
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from auditor.verdicts.epsilon_claims import (
     CLAIM,
     MORE,
+    EpsilonEvidence,
     Measures,
-    Shown,
+    beats_guessing,
     judge_claims,
     judge_reconstruction,
     judge_steps,
-    sees,
 )
 from auditor.verdicts.judge import judge_leak
 from auditor.white_box.prior_aware import PriorAware
@@ -71,8 +71,8 @@ def judge_all(
     evidence: Sequence[Evidence],
     found: Measures,
     control: Measures,
-    shown: Shown,
-    subject: Subject,
+    shown: EpsilonEvidence,
+    subject: AuditSubject,
     plan: Terms,
     implied: StepAudit | None = None,
     rebuilt: PriorAware | None = None,
@@ -176,7 +176,7 @@ def _leak(
     chosen: Limit,
     found: Mapping[str, Estimate],
     control: Mapping[str, Estimate],
-    subject: Subject,
+    subject: AuditSubject,
     plan: Terms,
 ) -> Finding:
     estimate, other = found[chosen.measure], control.get(chosen.measure)
@@ -187,7 +187,7 @@ def _leak(
         baseline=measure(chosen.measure).baseline,
         control_required=plan.control.enabled,
         measure=chosen.measure,
-        beats_guessing=sees(estimate, chosen.measure),
+        beats_guessing=beats_guessing(estimate, chosen.measure),
     )
     assert entry.joined is not None
     doubt = entry.joined.doubt(chosen.measure, chosen.maximum)

@@ -12,10 +12,10 @@ from attacks.membership.signals import logit_confidence
 from attacks.recorded_models import RecordedShadows
 from attacks.shadows import ShadowSource
 from attacks.target import Target
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets.two_sides import Crossing, blind_baseline, crossing, nearest_neighbours, reduced
 from auditor.evidence.run_attack import Evidence
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from auditor.verdicts.epsilon_claims import MORE
 from auditor.verdicts.holdout import FEWEST_SHADOWS, POWER, HoldoutFit, SideFit, fit_of_sides
 from defenses.randomness import stream
@@ -31,12 +31,12 @@ _FEWEST_PER_SIDE = 10
 _CANNOT_PASS = "While that is so, no figure of this audit can pass."
 
 
-def judge_grounds(subject: Subject, setting: Setting, evidence: Sequence[Evidence]) -> list[Finding]:
+def judge_grounds(subject: AuditSubject, context: RunContext, evidence: Sequence[Evidence]) -> list[Finding]:
     """Test what an owner says about who was a member, as far as data and shadow models can.
 
     Args:
         subject: What was audited, with the declared truth.
-        setting: Where it runs.
+        context: Where it runs.
         evidence: What came of each attack; shadow models are asked only if an attack had them trained.
 
     Returns:
@@ -45,13 +45,13 @@ def judge_grounds(subject: Subject, setting: Setting, evidence: Sequence[Evidenc
     """
     findings = []
     if HOLDOUT in subject.description.tested_sides and subject.target.can(Capability.LOGITS):
-        findings.append(_holdout(subject, setting, evidence))
+        findings.append(_holdout(subject, context, evidence))
     if SIDES in subject.description.tested_sides:
         findings.append(_sides(subject.target.candidates, subject.split.included))
     return findings
 
 
-def _holdout(subject: Subject, setting: Setting, evidence: Sequence[Evidence]) -> Finding:
+def _holdout(subject: AuditSubject, context: RunContext, evidence: Sequence[Evidence]) -> Finding:
     count = _shadows_at_hand(subject.target, evidence)
     if count < FEWEST_SHADOWS:
         return _note(
@@ -60,7 +60,7 @@ def _holdout(subject: Subject, setting: Setting, evidence: Sequence[Evidence]) -
             f"{FEWEST_SHADOWS} shadow models, and {count} are at hand.",
         )
     try:
-        fit = _fit(subject, setting, count)
+        fit = _fit(subject, context, count)
     except ValueError as error:
         return _note(HOLDOUT, f"Whether the target was trained on declared non-members was not tested: {error}.")
     doubted, sentence = _in_words(fit)
@@ -78,10 +78,10 @@ def _shadows_at_hand(target: Target, evidence: Sequence[Evidence]) -> int:
     return target.shadows.planned if used and isinstance(target.shadows, ShadowSource) else 0
 
 
-def _fit(subject: Subject, setting: Setting, count: int) -> HoldoutFit:
+def _fit(subject: AuditSubject, context: RunContext, count: int) -> HoldoutFit:
     target, y = subject.target, subject.target.candidates.y
     assert target.shadows is not None
-    said = target.logits(target.candidates.x, device=setting.place)
+    said = target.logits(target.candidates.x, device=context.place)
     return fit_of_sides(
         logit_confidence(said, y),
         subject.split.included,

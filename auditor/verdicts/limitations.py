@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from auditor.evidence.claim_kind import kind_of
 from auditor.evidence.run_attack import Evidence
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from reports.records.report import AttackStatus
 
 
-def blind_spots(subject: Subject, evidence: Sequence[Evidence]) -> list[str]:
+def limitations(subject: AuditSubject, evidence: Sequence[Evidence]) -> list[str]:
     """Say what an audit does not show.
 
     Args:

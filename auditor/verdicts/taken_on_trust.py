@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from reports.records.grounds import HOLDOUT, SIDES, Trusted
 from reports.records.report import Finding
 
 
-def taken_on_trust(subject: Subject, findings: Sequence[Finding]) -> list[Trusted]:
+def taken_on_trust(subject: AuditSubject, findings: Sequence[Finding]) -> list[Trusted]:
     """Return what was taken on trust: what the kind of target says, then what holds for records of any target.
 
     Args:

@@ -6,12 +6,12 @@ import numpy as np
 from torch import nn
 
 from attacks.shadows import ShadowSource
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.terms import Terms
-from auditor.subject import Subject
+from auditor.subject import AuditSubject
 from auditor.white_box.gradient_canaries import Directions
 from auditor.white_box.prior_aware import THRESHOLD_MOVES, PriorAware, audit_reconstruction
-from auditor.white_box.step_audit import Watch, audit_steps, claim_of
+from auditor.white_box.step_audit import WhiteBoxOptions, audit_steps, claim_of
 from auditor.white_box.step_bounds import StepAudit, StepClaim
 from defenses.defense import Job
 from defenses.errors import PlanError
@@ -40,13 +40,15 @@ def check_watches(plan: Terms, job: Job) -> None:
         raise PlanError(f"prior_aware: {THRESHOLD_MOVES.format(job.defense.name)}")
 
 
-def try_reconstruction(plan: Terms, subject: Subject, setting: Setting, *, confidence: float) -> PriorAware | None:
+def try_reconstruction(
+    plan: Terms, subject: AuditSubject, context: RunContext, *, confidence: float
+) -> PriorAware | None:
     """Name the added one of several records from the steps of runs of the same recipe; None if the plan does not ask.
 
     Args:
         plan: Its `prior_aware`.
         subject: A target that was trained here.
-        setting: Where to train.
+        context: Where to train.
         confidence: Of the lower limit, in (0, 1).
 
     Raises:
@@ -61,17 +63,19 @@ def try_reconstruction(plan: Terms, subject: Subject, setting: Setting, *, confi
             job,
             candidates=asked.candidates,
             trials=asked.trials,
-            seed=derive(0, "prior aware", plan.subject_digest, job.records.digest, *setting.names),
+            seed=derive(0, "prior aware", plan.subject_digest, job.records.digest, *context.names),
             confidence=confidence,
             claim=step_claim(job),
-            device=setting.device,
-            on_progress=setting.on_progress,
+            device=context.device,
+            on_progress=context.on_progress,
         )
     except ValueError as error:
         raise PlanError(f"prior_aware: {error}") from error
 
 
-def imply_epsilon(plan: Terms, subject: Subject, setting: Setting, *, confidence: float) -> StepAudit | None:
+def audit_steps_of_plan(
+    plan: Terms, subject: AuditSubject, context: RunContext, *, confidence: float
+) -> StepAudit | None:
     """Watch some steps of one more run, and price the whole recipe by what they show; None if the plan does not ask.
 
     The run has the network, data, lots, clipping and noise of the target's, and at least as many steps as the plan
@@ -80,7 +84,7 @@ def imply_epsilon(plan: Terms, subject: Subject, setting: Setting, *, confidence
     Args:
         plan: Its `white_box`.
         subject: A target that was trained here.
-        setting: Where to train.
+        context: Where to train.
         confidence: Of the bound, in (0, 1).
     """
     if plan.white_box is None:
@@ -100,11 +104,11 @@ def imply_epsilon(plan: Terms, subject: Subject, setting: Setting, *, confidence
     numbers = np.bincount(rule.groups(list(sizes)), weights=list(sizes.values()))
     return audit_steps(
         replace(job, recipe=recipe, defense=scheme),
-        seed=derive(0, "white box", plan.subject_digest, job.records.digest, *setting.names),
+        seed=derive(0, "white box", plan.subject_digest, job.records.digest, *context.names),
         delta=plan.judged_delta,
         confidence=confidence,
-        watch=Watch(min(asked.canaries, int(numbers.min())), Directions[asked.directions.upper()]),
+        watch=WhiteBoxOptions(min(asked.canaries, int(numbers.min())), Directions[asked.directions.upper()]),
         claim=claim,
-        device=setting.device,
-        on_progress=setting.on_progress,
+        device=context.device,
+        on_progress=context.on_progress,
     )

@@ -25,7 +25,7 @@ from defenses.records import Inclusion
 
 
 @dataclass(frozen=True)
-class Watch:
+class WhiteBoxOptions:
     """How a run is watched.
 
     Attributes:
@@ -65,7 +65,7 @@ def audit_steps(
     seed: int,
     delta: float,
     confidence: float = 0.95,
-    watch: Watch | None = None,
+    watch: WhiteBoxOptions | None = None,
     two_runs: bool = False,
     claim: StepClaim | None = None,
     device: str = "cpu",
@@ -112,7 +112,7 @@ def observe_steps(
     job: Job,
     *,
     seed: int,
-    watch: Watch | None = None,
+    watch: WhiteBoxOptions | None = None,
     two_runs: bool = False,
     claim: StepClaim | None = None,
     device: str = "cpu",
@@ -127,7 +127,7 @@ def observe_steps(
     canaries = _canaries(
         job,
         claim,
-        watch or Watch(),
+        watch or WhiteBoxOptions(),
         toggle=Toggle.BY_RUN if two_runs else Toggle.EVERY_STEP,
         seed=seed,
         runs_with=frozenset(models[1:]),
@@ -141,7 +141,7 @@ def observe_one_run(
     job: Job,
     *,
     seed: int,
-    watch: Watch | None = None,
+    watch: WhiteBoxOptions | None = None,
     claim: StepClaim | None = None,
     device: str = "cpu",
     on_progress: OnProgress = silent,
@@ -164,7 +164,7 @@ def observe_one_run(
         TrainingError: If the scheme has no rule for single examples, or training fails.
     """
     claim = claim or claim_of(job)
-    canaries = _canaries(job, claim, watch or Watch(), toggle=Toggle.SAMPLED, seed=seed)
+    canaries = _canaries(job, claim, watch or WhiteBoxOptions(), toggle=Toggle.SAMPLED, seed=seed)
     return _observed(job, canaries, [derive(seed, "model", 0)], device=device, on_progress=on_progress)[0]
 
 
@@ -174,7 +174,7 @@ def audit_one_run(
     seed: int,
     delta: float,
     confidence: float = 0.95,
-    watch: Watch | None = None,
+    watch: WhiteBoxOptions | None = None,
     claim: StepClaim | None = None,
     device: str = "cpu",
     on_progress: OnProgress = silent,
@@ -226,7 +226,13 @@ def audit_one_run(
 
 
 def _canaries(
-    job: Job, claim: StepClaim, watch: Watch, *, toggle: Toggle, seed: int, runs_with: frozenset[int] = frozenset()
+    job: Job,
+    claim: StepClaim,
+    watch: WhiteBoxOptions,
+    *,
+    toggle: Toggle,
+    seed: int,
+    runs_with: frozenset[int] = frozenset(),
 ) -> GradientCanaries:
     rule = job.defense.gradient(job.recipe.lots)
     if rule is None:

@@ -19,7 +19,7 @@ import torch
 from defenses.defense import Job, Sampler
 from defenses.engine.executors import Executor, InProcess, Processes
 from defenses.engine.memory import freed_memory_is_kept, is_out_of_memory
-from defenses.engine.model_stack import Stack
+from defenses.engine.model_stack import ModelStack
 from defenses.sampling import poisson_lots, shuffled_lots
 
 # A run of fewer model-steps is over before a measurement would be.
@@ -168,7 +168,7 @@ def _seconds_per_step(job: Job, width: int, device: torch.device, *, compiled: b
     share = min(1.0, job.recipe.lots.expected_members / len(job.records))
     included = rng.random((width, len(job.records))) < share
     included[:, 0] = True
-    stack = Stack(job, included, range(width), device, compiled=compiled)
+    stack = ModelStack(job, included, range(width), device, compiled=compiled)
     draw = poisson_lots if job.defense.sampler is Sampler.POISSON else shuffled_lots
     drawn = [draw(job.recipe.lots, included[k], seed=k, epoch=0) for k in range(width)]
     lots = [sorted(each, key=len)[len(each) // 2] for each in drawn]

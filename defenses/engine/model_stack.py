@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from defenses.architectures import with_front
+from defenses.architectures import with_input_transform
 from defenses.defense import Defense, Job, Sampler
 from defenses.engine.probe import Probe, Probed, Reading
 from defenses.engine.stacked_records import load_bank
-from defenses.engine.step_functions import Program
+from defenses.engine.step_functions import StepFunctions
 from defenses.ensemble import Ensemble, Trace
 from defenses.errors import TrainingError
 from defenses.gradients import LotRule, Measures, ReviewedRule
@@ -41,23 +41,23 @@ class _Kind:
     classes: int
     device: torch.device
 
-    def program(self) -> Program:
-        return Program(self.recipe, self.defense, self.shape, self.classes, self.device)
+    def program(self) -> StepFunctions:
+        return StepFunctions(self.recipe, self.defense, self.shape, self.classes, self.device)
 
 
 @functools.lru_cache(maxsize=4)
-def _shared_program(kind: _Kind) -> Program:
+def _shared_program(kind: _Kind) -> StepFunctions:
     return kind.program()
 
 
-def _program(kind: _Kind) -> Program:
+def _program(kind: _Kind) -> StepFunctions:
     try:
         return _shared_program(kind)
     except TypeError:  # a scheme from elsewhere may hold what cannot be hashed
         return kind.program()
 
 
-class Stack:
+class ModelStack:
     """One stack of models in training: the mutable part of the loop.
 
     Args:
@@ -160,7 +160,7 @@ class Stack:
         """Return the models as they are now."""
         architecture, weights = self.job.recipe.architecture, self.parameters | self.buffers
         if self.bank.fronts:
-            architecture = with_front(architecture, self.bank.fronts[0])
+            architecture = with_input_transform(architecture, self.bank.fronts[0])
             weights = released_weights(weights, self.bank.stacked_fronts)
         return Ensemble(
             architecture,

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from defenses.defense import Job, Prepared
 from defenses.errors import TrainingError
-from defenses.input_transform import Front
+from defenses.input_transform import InputTransform
 from defenses.randomness import stream
 from defenses.records import BoolArray, IntArray, Records, Shape
 from defenses.updates import Tensors
 
 
 @dataclass(frozen=True)
-class Bank:
+class StackedRecords:
     """Training records of K models, one after the other; models whose scheme leaves the records alone share one copy.
 
     Attributes:
@@ -36,7 +36,7 @@ class Bank:
     included: tuple[BoolArray, ...]
     shape: Shape
     facts: tuple[Mapping[str, Any], ...]
-    fronts: tuple[Front, ...]
+    fronts: tuple[InputTransform, ...]
 
     @property
     def stacked_fronts(self) -> Tensors:
@@ -92,7 +92,9 @@ class Bank:
         return found
 
 
-def load_bank(job: Job, included: BoolArray, seeds: Sequence[int], *, device: torch.device, dtype: torch.dtype) -> Bank:
+def load_bank(
+    job: Job, included: BoolArray, seeds: Sequence[int], *, device: torch.device, dtype: torch.dtype
+) -> StackedRecords:
     """Prepare the records of every model.
 
     Args:
@@ -139,7 +141,7 @@ def load_bank(job: Job, included: BoolArray, seeds: Sequence[int], *, device: to
         end += len(rows)
     x = np.concatenate([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
     y = np.concatenate([part[1] for part in parts]) if len(parts) > 1 else parts[0][1]
-    return Bank(
+    return StackedRecords(
         torch.from_numpy(np.ascontiguousarray(x)).to(device, dtype),
         torch.from_numpy(np.ascontiguousarray(y)).to(device),
         np.array(offsets, dtype=np.int64),

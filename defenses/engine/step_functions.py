@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
-from defenses.compiled_functions import Graph, first_line, say_once
+from defenses.compiled_functions import CompiledFunction, first_line, say_once
 from defenses.defense import Defense
 from defenses.engine import batch_norm
 from defenses.engine.per_example import PerExampleGradients
@@ -20,7 +20,7 @@ from defenses.records import Shape
 from defenses.updates import Tensors
 
 
-class Program:
+class StepFunctions:
     """The pure functions of a job. All tensors are stacked over K models; indices and masks are (K, B).
 
     Attributes:
@@ -52,16 +52,16 @@ class Program:
         self._smoothing = defense.label_smoothing
         if self.rule is None:
             self._mean_gradients = _over_models(self._mean_gradient, shared=(2, 3))
-            self.step = Graph(self._plain_step, name="the training step")
+            self.step = CompiledFunction(self._plain_step, name="the training step")
         else:
             self._examples = PerExampleGradients(self._module, self.rule, shape, label_smoothing=self._smoothing)
-            self.sums = Graph(_over_models(self._sums, shared=(1, 2)), name="the clipped sum")
+            self.sums = CompiledFunction(_over_models(self._sums, shared=(1, 2)), name="the clipped sum")
             careful = functools.partial(self._sums, careful=True)
-            self.careful_sums = Graph(
+            self.careful_sums = CompiledFunction(
                 _over_models(careful, shared=(1, 2)), name="the clipped sum of a lot with overflow"
             )
-            self.move = Graph(self._move, name="the update")
-            self.norms = Graph(_over_models(self._example_norms, shared=(1, 2)), name="the norms")
+            self.move = CompiledFunction(self._move, name="the update")
+            self.norms = CompiledFunction(_over_models(self._example_norms, shared=(1, 2)), name="the norms")
 
     def numbers(self, x: Tensor) -> tuple[int, int]:
         """Return the largest and the total count of numbers that one example's gradient takes; x is one record."""

@@ -15,7 +15,7 @@ import torch
 from defenses.defense import Job as Job
 from defenses.engine.layout import usual_layout
 from defenses.engine.memory import freed_memory_is_kept, is_out_of_memory
-from defenses.engine.model_stack import Stack
+from defenses.engine.model_stack import ModelStack
 from defenses.engine.probe import Probe
 from defenses.ensemble import Ensemble, concatenate
 from defenses.errors import TrainingError
@@ -117,7 +117,7 @@ def _train_block(
     """Train one stack; where memory runs out, its halves, and in the end ever smaller micro-batches of one model."""
     before = meter.done
     try:
-        return [Stack(job, included, seeds, device, compiled=compiled, probe=probe, share=share).run(meter)]
+        return [ModelStack(job, included, seeds, device, compiled=compiled, probe=probe, share=share).run(meter)]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -9,7 +9,7 @@ ENTRY_POINTS = "privacy_auditor.schemes"
 
 
 @functools.cache
-def schemes() -> dict[str, type[Defense]]:
+def registered_schemes() -> dict[str, type[Defense]]:
     """Return every scheme by its name in plans: the files of this folder, then third parties' entry points."""
     found: list[type[Defense]] = classes_in(__name__, Defense)
     found += load_plugins(ENTRY_POINTS, Defense, taken={scheme.name for scheme in found})

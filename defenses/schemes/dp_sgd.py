@@ -7,7 +7,7 @@ from typing import Any
 
 import dp_accounting
 
-from defenses.calibration import least_noise
+from defenses.calibration import calibrate
 from defenses.defense import Defense, History, Sampler, StepPromise
 from defenses.gradients import ClippedGaussian
 from defenses.guarantee import Guarantee
@@ -113,4 +113,4 @@ def _event(lots: Lots, noise_multiplier: float) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _calibrated(lots: Lots, epsilon: float, delta: float) -> float:
-    return least_noise(functools.partial(_event, lots), epsilon=epsilon, delta=delta)
+    return calibrate(functools.partial(_event, lots), epsilon=epsilon, delta=delta)

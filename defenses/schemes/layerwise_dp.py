@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from defenses.accounting import account
-from defenses.calibration import least_noise
+from defenses.calibration import calibrate
 from defenses.defense import Defense, History, Prepared, Sampler, StepPromise
 from defenses.errors import TrainingError
 from defenses.gradients import ClippedGaussian
 from defenses.guarantee import Guarantee, Unaccounted
-from defenses.input_transform import front_of
+from defenses.input_transform import make_input_transform
 from defenses.mechanisms.principal_components import fit, fit_once, fit_privately
 from defenses.modes import Mode
 from defenses.randomness import Noise
@@ -218,7 +218,7 @@ class LayerwiseDP(Defense):
                 found = fit_once(public, self.components)
         except ValueError as error:
             raise TrainingError(f"scheme {self.name!r}: {error}") from error
-        front = front_of(found.center.reshape(records.shape), 1.0, shape=records.shape, basis=found.basis)
+        front = make_input_transform(found.center.reshape(records.shape), 1.0, shape=records.shape, basis=found.basis)
         facts = {"components": self.components, "fitted_on": self.pca.value}
         return Prepared(replace(records, x=front.apply_to(records.x)), facts, front)
 
@@ -295,4 +295,4 @@ def _event(lots: Lots, pca_noise_multiplier: float | None, noise_multiplier: flo
 
 @functools.lru_cache(maxsize=64)
 def _calibrated(lots: Lots, pca_noise_multiplier: float | None, epsilon: float, delta: float) -> float:
-    return least_noise(functools.partial(_event, lots, pca_noise_multiplier), epsilon=epsilon, delta=delta)
+    return calibrate(functools.partial(_event, lots, pca_noise_multiplier), epsilon=epsilon, delta=delta)

@@ -11,7 +11,7 @@ from defenses.defense import Defense, History, Prepared, Sampler
 from defenses.events import PureDpEvent
 from defenses.gradients import GradientRule
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
-from defenses.input_transform import front_of
+from defenses.input_transform import make_input_transform
 from defenses.mechanisms.local.budgets import BudgetRule, Budgets, PureFilter
 from defenses.mechanisms.local.gradient_rule import Feedback, NoisyExamples
 from defenses.mechanisms.local.labels import keep_probability
@@ -137,7 +137,7 @@ class LocalDP(Defense):
         known = self._statistics(records, rng, public)
         bound = None if literal else self.bound
         shape = records.shape
-        front = front_of(known.shift.reshape(shape), known.scale.reshape(shape), shape=shape, bound=bound)
+        front = make_input_transform(known.shift.reshape(shape), known.scale.reshape(shape), shape=shape, bound=bound)
         source = Source(
             standardisation=known,
             epsilon=self.source_epsilon,

@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from defenses.calibration import least_noise
+from defenses.calibration import calibrate
 from defenses.defense import Defense, History
 from defenses.ensemble import Ensemble, Trace
 from defenses.errors import TrainingError
@@ -223,4 +223,4 @@ class OutputPerturbation(Defense):
 
 @functools.lru_cache(maxsize=64)
 def _multiplier(epsilon: float, delta: float) -> float:
-    return least_noise(dp_accounting.GaussianDpEvent, epsilon=epsilon, delta=delta, neighboring=Neighboring.REPLACE_ONE)
+    return calibrate(dp_accounting.GaussianDpEvent, epsilon=epsilon, delta=delta, neighboring=Neighboring.REPLACE_ONE)

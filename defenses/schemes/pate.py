@@ -11,7 +11,7 @@ import dp_accounting
 import numpy as np
 import numpy.typing as npt
 
-from defenses.calibration import least_noise
+from defenses.calibration import calibrate
 from defenses.defense import Defense, History
 from defenses.ensemble import Ensemble
 from defenses.errors import TrainingError
@@ -231,4 +231,4 @@ def _event(queries: int, law: Law, scale: float) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _calibrated(queries: int, epsilon: float, delta: float) -> float:
-    return least_noise(functools.partial(_event, queries, Law.GAUSSIAN), epsilon=epsilon, delta=delta)
+    return calibrate(functools.partial(_event, queries, Law.GAUSSIAN), epsilon=epsilon, delta=delta)

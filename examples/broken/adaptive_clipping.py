@@ -20,7 +20,7 @@ from auditor.datasets import load
 from auditor.epsilon.error_counts import bound_from_runs
 from auditor.epsilon.one_run import CLOPPER_PEARSON
 from auditor.verdicts.judge import judge_claim
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job
 from defenses.engine.layers import Materialised
@@ -121,7 +121,7 @@ def audited(mode: Mode, runs: int) -> tuple[str, bool]:
         threshold=expected / 2,  # midway between the score without the record, 0, and with it
     )
     history = History(lots)
-    claimed, proved = scheme.claimed(history), price(scheme, history, delta=DELTA)
+    claimed, proved = scheme.claimed(history), account_run(scheme, history, delta=DELTA)
     verdict = judge_claim(bound, claimed)
     said = (
         f"epsilon {proved.epsilon:.3g} at delta {DELTA:g}"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from auditor.datasets import load
-from auditor.white_box.step_audit import Watch, audit_steps
-from defenses.accounting import account, price
+from auditor.white_box.step_audit import WhiteBoxOptions, audit_steps
+from defenses.accounting import account, account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job
 from defenses.guarantee import Guarantee
@@ -49,10 +49,10 @@ def measure(mode: Mode, *, seed: int = 0) -> Row:
     # Shares tell the scheme how many layers there are before it has seen the network.
     scheme = LayerwiseDP(mode=mode, noise_multiplier=SIGMA, delta=DELTA, clip_shares=(1 / LAYERS,) * LAYERS)
     job = Job(Recipe(architecture=NETWORK, lots=LOTS, learning_rate=0.1), scheme, records)
-    seen = audit_steps(job, seed=seed, delta=DELTA, confidence=CONFIDENCE, watch=Watch(CANARIES))
+    seen = audit_steps(job, seed=seed, delta=DELTA, confidence=CONFIDENCE, watch=WhiteBoxOptions(CANARIES))
     history = History(LOTS)
     at_sigma = account(DPSGD(noise_multiplier=SIGMA).event(history), delta=DELTA)
-    proved = price(scheme, history, delta=DELTA)
+    proved = account_run(scheme, history, delta=DELTA)
     assert isinstance(at_sigma, Guarantee) and isinstance(proved, Guarantee)  # noqa: PT018
     claimed = LayerwiseDP(mode=Mode.LITERAL, noise_multiplier=SIGMA).claimed(history).epsilon
     return Row(mode, claimed, at_sigma.epsilon, proved.epsilon, seen.gaussian.lower)

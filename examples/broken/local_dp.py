@@ -17,7 +17,7 @@ from auditor.datasets import load
 from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.error_counts import bound_from_runs
 from auditor.epsilon.one_run import CLOPPER_PEARSON
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.layers import Materialised, PerExample
@@ -144,7 +144,7 @@ def main(runs: int = 400) -> None:
     for name in SHOWN:
         for mode in Mode:
             scheme, bound = shown(name, mode, runs)
-            claimed, proved = scheme.claimed(History(LOTS)), price(scheme, History(LOTS), delta=0.0)
+            claimed, proved = scheme.claimed(History(LOTS)), account_run(scheme, History(LOTS), delta=0.0)
             if isinstance(proved, Unaccounted):
                 reasons.append(f"{name}: {proved.reason}")
             figure = "unaccounted" if isinstance(proved, Unaccounted) else f"{proved.epsilon:.2f}"

@@ -7,7 +7,7 @@ It takes a minute or two. Two data sets that differ in one record are told apart
 import sys
 
 from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.defense import History
 from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode
@@ -27,7 +27,7 @@ def main(releases: int = 4_000) -> dict[str, tuple[float, float, float]]:
         # A number of rows that is public, or else literal would give the true one away, and nothing could be proved.
         scheme = Marginals(epsilon=1.0, mode=mode, tables=Ways.ONE, public_size=False, rows=20, bins=2)
         history = History(Lots(20, 20, 1), scheme.prepare(without, stream(0, "facts")).facts)
-        proved = price(scheme, history, delta=0.0)
+        proved = account_run(scheme, history, delta=0.0)
         claimed = scheme.claimed(history).epsilon
         shown = shown_epsilon(scheme, without, with_it, releases=releases, seed=1, confidence=CONFIDENCE)
         found[str(mode)] = (claimed, proved.epsilon, shown.lower)

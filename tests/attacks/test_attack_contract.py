@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.capabilities import Capability
 from attacks.protocol import Attack, Claim, Guesses, MembershipScores, Predicates, Reconstructions
-from attacks.registry import catalogue
+from attacks.registry import registered_attacks
 from attacks.target import Target
 from attacks.threat_model import LABEL, ThreatModel
 from attacks.view import expose
@@ -19,7 +19,7 @@ from defenses.records import BoolArray
 SYNTHETIC = {Capability.SYNTHETIC}
 
 
-EVERY = [kind(**kind.example) for kind in catalogue().values()]
+EVERY = [kind(**kind.example) for kind in registered_attacks().values()]
 ON_MODELS = [attack for attack in EVERY if attack.claims is MembershipScores and not SYNTHETIC & attack.requires.access]
 OTHERS = [attack for attack in EVERY if attack not in ON_MODELS]
 

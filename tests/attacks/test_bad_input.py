@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.capabilities import Capability, closure
+from attacks.capabilities import Capability, implied_capabilities
 from attacks.gradient_leakage.shared_gradients import shared_gradients
 from attacks.protocol import Attack, Claim, ExtractedModel, Guesses, MembershipScores, Predicates, Reconstructions
 from attacks.recorded_models import RecordedShadows
-from attacks.registry import catalogue
+from attacks.registry import registered_attacks
 from attacks.target import Target
 from attacks.transcript import Transcript
 from attacks.view import expose
@@ -39,7 +39,7 @@ def quick(kind: type[Attack]) -> Attack:
     return kind(**{name: value for name, value in few.items() if name in fields})
 
 
-EVERY = [quick(kind) for kind in catalogue().values()]
+EVERY = [quick(kind) for kind in registered_attacks().values()]
 
 
 def records(count: int, *, image: bool, seed: int) -> Records:
@@ -176,7 +176,7 @@ class Case:
 
 
 def sees(*wanted: Capability) -> Callable[[Attack], bool]:
-    return lambda attack: bool({*wanted} & closure(attack.requires.access))
+    return lambda attack: bool({*wanted} & implied_capabilities(attack.requires.access))
 
 
 ANSWERS, INSIDE = sees(Capability.LABELS), sees(Capability.WEIGHTS)

@@ -5,7 +5,7 @@ import pytest
 
 from attacks.capabilities import Capability
 from attacks.reconstruction.black_box_inversion import BlackBoxInversion, slow_basis
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.target import Target
 from attacks.view import expose
 from auditor.datasets import load
@@ -68,13 +68,13 @@ def test_who_stops_early_asks_less(digits: Target) -> None:
 
 
 def test_directions_are_orthonormal_and_smooth_for_images() -> None:
-    basis = slow_basis(Facts((2, 9, 7), 3, Image()), 4)
+    basis = slow_basis(RecordSpec((2, 9, 7), 3, Image()), 4)
     assert basis.shape == (2 * 4 * 4, 2 * 9 * 7)
     assert basis @ basis.T == pytest.approx(np.eye(32), abs=1e-12)
     first = basis[0].reshape(2, 9, 7)
     assert np.ptp(first[0]) == pytest.approx(0, abs=1e-12)  # brightness of the first channel alone
     assert not first[1].any()
-    assert np.array_equal(slow_basis(Facts((5,), 3, Table((), "y", ())), 2), np.eye(5))
+    assert np.array_equal(slow_basis(RecordSpec((5,), 3, Table((), "y", ())), 2), np.eye(5))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from attacks.reconstruction.model_inversion import ModelInversion, rougher
-from attacks.record_spec import Facts
+from attacks.record_spec import RecordSpec
 from attacks.similarity import ncc
 from attacks.target import Target
 from attacks.view import expose
@@ -132,9 +132,9 @@ def test_the_pull_to_smoothness_is_the_slope_of_total_variation() -> None:
     variation = x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum()
     (slope,) = torch.autograd.grad(variation, x)
     wanted = slope / slope.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    torch.testing.assert_close(rougher(x.detach(), Facts((2, 8, 7), 2, Image())), wanted)
-    assert not rougher(torch.ones(2, 1, 8, 8), Facts((1, 8, 8), 2, Image())).any()
-    assert not rougher(torch.rand(2, 5), Facts((5,), 2, Table((), "y", ()))).any()
+    torch.testing.assert_close(rougher(x.detach(), RecordSpec((2, 8, 7), 2, Image())), wanted)
+    assert not rougher(torch.ones(2, 1, 8, 8), RecordSpec((1, 8, 8), 2, Image())).any()
+    assert not rougher(torch.rand(2, 5), RecordSpec((5,), 2, Table((), "y", ()))).any()
 
 
 @pytest.mark.parametrize(

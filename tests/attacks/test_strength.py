@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from attacks.protocol import MembershipScores
-from attacks.registry import catalogue
+from attacks.registry import registered_attacks
 from attacks.target import Target
 from attacks.view import expose
 from defenses.records import BoolArray
@@ -28,7 +28,7 @@ ON_RELEASED_RECORDS = ["linkability", "nearest_synthetic"]
 
 
 def auc_of(name: str, target: Target, included: np.ndarray) -> float:
-    attack = catalogue()[name](**catalogue()[name].example)
+    attack = registered_attacks()[name](**registered_attacks()[name].example)
     claim = attack.run(expose(target, attack.requires), rng=np.random.default_rng(1))
     assert isinstance(claim, MembershipScores)
     return float(roc_auc_score(included, claim.scores))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from attacks.capabilities import Capability, closure
+from attacks.capabilities import Capability, implied_capabilities
 from attacks.target import Target
 from attacks.threat_model import ThreatModel
 from attacks.view import View, expose
@@ -15,8 +15,8 @@ from defenses.records import BoolArray
 
 def test_capabilities_imply_weaker_ones() -> None:
     beside_the_model = {Capability.RECORDS, Capability.GRADIENTS, Capability.SYNTHETIC}
-    assert closure({Capability.WEIGHTS}) == frozenset(Capability) - beside_the_model
-    assert closure({Capability.PROBABILITIES}) == {Capability.PROBABILITIES, Capability.LABELS}
+    assert implied_capabilities({Capability.WEIGHTS}) == frozenset(Capability) - beside_the_model
+    assert implied_capabilities({Capability.PROBABILITIES}) == {Capability.PROBABILITIES, Capability.LABELS}
 
 
 def test_a_view_refuses_what_is_not_disclosed(leaky: tuple[Target, BoolArray]) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from auditor.cli.main import app
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.architectures import Architecture
 from defenses.authentication import HEAD_SIZE
 
@@ -91,7 +91,7 @@ def test_scores_stay_with_their_owner_and_records_out_of_the_report(folder: Path
     shutil.copy(folder / "two" / "report.json", folder / "one" / "second.json")
     text = (folder / "one" / "second.json").read_text() + (folder / "two" / "report.html").read_text()
     text += (folder / "one" / "report.json").read_text() + (folder / "one" / "report.html").read_text()
-    key = Workplace(folder / ".auditor").record_key()
+    key = Workspace(folder / ".auditor").record_key()
     for secret in (key.hex(), str(int.from_bytes(key)), str(folder), os.uname().nodename):
         assert secret not in text
 

@@ -11,13 +11,13 @@ from attacks.protocol import MembershipScores
 from auditor.audit import Audit, run_audit
 from auditor.compare.plan import compare_plan
 from auditor.compare.run import run_comparison
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.evidence.exposed_records import EXPOSED, rounded_up
 from auditor.files.paths import plan_without_paths, without_paths
 from auditor.plan.plan import parse_plan
 from auditor.reasons import reason
 from auditor.statistics.membership import rate
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from reports.parsing import parse_toml
 
 OVERFIT = """
@@ -41,7 +41,7 @@ enabled = false
 
 @pytest.fixture(scope="module")
 def overfit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    return run_audit(parse_plan(OVERFIT), Setting(Workplace(tmp_path_factory.mktemp("w")), device="cpu"))
+    return run_audit(parse_plan(OVERFIT), RunContext(Workspace(tmp_path_factory.mktemp("w")), device="cpu"))
 
 
 def numbers(found: Any) -> set[float]:
@@ -98,7 +98,7 @@ def test_the_digest_of_the_data_is_of_use_to_one_user_alone(
     digests = []
     for user, folder in (("one", "a"), ("two", "b"), ("one", "c")):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / user))
-        found = run_audit(plan, Setting(Workplace(tmp_path / folder), device="cpu"))
+        found = run_audit(plan, RunContext(Workspace(tmp_path / folder), device="cpu"))
         digests.append(found.report.subject.data_digest)
     assert digests[0] == digests[2] != digests[1]
     (entry,) = overfit.evidence
@@ -141,7 +141,7 @@ def test_a_comparison_names_no_folder(tmp_path: Path) -> None:
     )
     text = text.replace("epochs = 60", "epochs = 1") + '[[schemes]]\nname = "none"\n'
     plan = compare_plan(parse_toml(text, what="the plan", error=AssertionError))
-    found = run_comparison(plan, Setting(Workplace(tmp_path / "w"), device="cpu"), tmp_path / "out")
+    found = run_comparison(plan, RunContext(Workspace(tmp_path / "w"), device="cpu"), tmp_path / "out")
     assert found.plan["data"]["source"] == "pool.npz"
     for file in (tmp_path / "out").rglob("report.*"):
         assert str(tmp_path) not in file.read_text()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.context import Draw, Setting
+from auditor.context import Replicate, RunContext
 from auditor.plan.plan import Plan, parse_plan
 from auditor.targets.trained_here import content_of_training, trained_subject
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.architectures import Architecture
 from defenses.engine.layout import Layout
 from defenses.engine.store import ModelStore, _keys
@@ -63,14 +63,14 @@ class Release:
 
     folder: Path
 
-    def weights(self, plan: str = PLAN, **setting: object) -> torch.Tensor:
+    def weights(self, plan: str = PLAN, **context: object) -> torch.Tensor:
         parsed = parse_plan(plan)
-        subject = trained_subject(parsed, self.setting(**setting))
+        subject = trained_subject(parsed, self.context(**context))
         return torch.cat([value.flatten() for value in subject.target.model.state_dict().values()])
 
-    def setting(self, **changes: object) -> Setting:
-        place = Workplace(self.folder / "work")
-        return replace(Setting(place, plan_folder=self.folder, device="cpu"), **changes)  # type: ignore[arg-type]
+    def context(self, **changes: object) -> RunContext:
+        place = Workspace(self.folder / "work")
+        return replace(RunContext(place, plan_folder=self.folder, device="cpu"), **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
 def test_one_record_changed_under_the_same_name_draws_all_noise_anew(release: Release) -> None:
     """The same plan about new data: the difference of two releases holds the noise of both, or it tells the record."""
     first = release.weights()
-    of_noise = distance(first, release.weights(draw=Draw("another run")))
+    of_noise = distance(first, release.weights(draw=Replicate("another run")))
     write(release.folder / "records.npz", change=True)
     second = release.weights()
     assert distance(first, second) > 0.5 * of_noise
@@ -111,7 +111,7 @@ def test_another_plan_of_the_training_has_another_root(change: tuple[str, str], 
 
 def root(release: Release, text: str) -> int | None:
     plan = parse_plan(text)
-    return trained_subject(plan, release.setting()).root
+    return trained_subject(plan, release.context()).root
 
 
 def test_what_only_judges_does_not_draw_anew(release: Release) -> None:
@@ -166,7 +166,12 @@ CHANGES: dict[str, Callable[[Job], Job]] = {
     "noise": lambda work: replace(work, defense=DPSGD(noise_multiplier=1.01)),
     "clipping": lambda work: replace(work, defense=DPSGD(noise_multiplier=1.0, max_grad_norm=0.9)),
 }
-DRAWS = {"one": None, "named": Draw("final 8.0"), "of two": Draw("walk", 2), "the other": Draw("walk", 2, 1)}
+DRAWS = {
+    "one": None,
+    "named": Replicate("final 8.0"),
+    "of two": Replicate("walk", 2),
+    "the other": Replicate("walk", 2, 1),
+}
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -176,13 +181,13 @@ def test_the_secret_root_follows_the_key_of_the_model(
 ) -> None:
     """Two jobs have one secret root exactly if the store would take the model of one for that of the other."""
     monkeypatch.setattr("defenses.engine.store.choose_layout", lambda *given: Layout(width, 1, 1, compiled=False))
-    setting = Setting(Workplace(tmp_path), device="cpu", draw=DRAWS[draw])
+    context = RunContext(Workspace(tmp_path), device="cpu", draw=DRAWS[draw])
     plan, store, count = parse_plan(PLAN), ModelStore(tmp_path / "models"), 1 if DRAWS[draw] is None else 2
     included, seeds = np.ones((count, 40), dtype=np.bool_), list(range(count))
 
     def names(work: Job) -> tuple[tuple[str, ...], int]:
-        return _keys(work, included[:width], seeds[:width], "cpu"), setting.root(
-            plan.seed, _content(work, store, setting)
+        return _keys(work, included[:width], seeds[:width], "cpu"), context.root(
+            plan.seed, _content(work, store, context)
         )
 
     key, secret = names(job())
@@ -193,8 +198,8 @@ def test_the_secret_root_follows_the_key_of_the_model(
     assert names(CHANGES["nothing"](job()))[1] == secret
 
 
-def _content(work: Job, store: ModelStore, setting: Setting) -> str:
-    return content_of_training(work, store, setting)
+def _content(work: Job, store: ModelStore, context: RunContext) -> str:
+    return content_of_training(work, store, context)
 
 
 def test_the_stack_that_a_model_is_trained_in_is_part_of_its_root(
@@ -202,11 +207,11 @@ def test_the_stack_that_a_model_is_trained_in_is_part_of_its_root(
 ) -> None:
     """Another width changes the last bits of the weights, and a difference of last bits has no noise of its own."""
     plan: Plan = parse_plan(PLAN)
-    setting = Setting(Workplace(tmp_path), device="cpu", draw=Draw("walk", 2))
+    context = RunContext(Workspace(tmp_path), device="cpu", draw=Replicate("walk", 2))
     roots = []
     for width in (1, 2, 8):
         monkeypatch.setattr("defenses.engine.store.choose_layout", lambda *given, wide=width: Layout(wide, 1, 1, False))
         store = ModelStore(tmp_path / f"models-{width}")
-        roots.append(setting.root(plan.seed, _content(job(), store, setting)))
+        roots.append(context.root(plan.seed, _content(job(), store, context)))
     assert len(set(roots)) == 2
     assert roots[1] == roots[2]  # there are two models, so a wider stack is the same stack

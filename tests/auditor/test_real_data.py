@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from auditor.audit import Audit, run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan, load_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from reports.records.report import Status
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def audit(plan: Plan, data_dir: Path, work: Path) -> Audit:
-    return run_audit(plan, Setting(Workplace(work), data_dir=data_dir, device="cpu"))
+    return run_audit(plan, RunContext(Workspace(work), data_dir=data_dir, device="cpu"))
 
 
 def test_location_is_almost_fully_exposed_without_protection(data_dir: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hostile import modest
 
 from auditor.files.result_files import write_whole
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.authentication import Authenticator, _authenticator, state_folder, user_authenticator
 from defenses.errors import PlanError
 from defenses.private_files import private_folder, write_private
@@ -21,30 +21,30 @@ from defenses.private_files import private_folder, write_private
 def test_secrets_are_drawn_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)  # whatever it is
     try:
-        one = Workplace(tmp_path / "one")
+        one = Workspace(tmp_path / "one")
         assert one.secret_seed("c") == one.secret_seed("c")
     finally:
         os.umask(before)
-    assert one.secret_seed("a" * 64) == Workplace(tmp_path / "one").secret_seed("a" * 64)
+    assert one.secret_seed("a" * 64) == Workspace(tmp_path / "one").secret_seed("a" * 64)
     assert one.secret_seed("a" * 64) != one.secret_seed("b" * 64)
-    assert one.secret_seed("a" * 64) != Workplace(tmp_path / "two").secret_seed("a" * 64)
+    assert one.secret_seed("a" * 64) != Workspace(tmp_path / "two").secret_seed("a" * 64)
     assert one.secret_seed("a" * 64) > 2**200
     for path in [one.folder, *one.folder.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
 def test_a_secret_that_somebody_else_put_there_is_not_used(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    place = Workspace(tmp_path)
     (tmp_path / "secrets").mkdir(mode=0o700)
     forged = tmp_path / "secrets" / f"seed-{'a' * 40}"
     for content in (bytes(32), b"", Authenticator(bytes(32)).seal(bytes(32), forged.name)):
         forged.write_bytes(content)
         assert place.secret_seed("a" * 64) > 2**200
-    assert place.secret_seed("a" * 64) == Workplace(tmp_path).secret_seed("a" * 64)
+    assert place.secret_seed("a" * 64) == Workspace(tmp_path).secret_seed("a" * 64)
 
 
 def test_a_file_without_end_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Workplace(tmp_path / "work")
+    place = Workspace(tmp_path / "work")
     before = place.secret_seed("content")
     with next((tmp_path / "work" / "secrets").glob("seed-*")).open("ab") as file:
         file.truncate(2**42)  # to read it would take an hour
@@ -63,36 +63,36 @@ def test_a_folder_that_others_can_reach_is_refused(mode: int, tmp_path: Path) ->
     folder.mkdir()
     folder.chmod(mode)
     with pytest.raises(PlanError, match=f"mode {mode:04o}.*chmod 700"):
-        Workplace(folder)
+        Workspace(folder)
 
 
 @pytest.mark.parametrize("part", ["secrets", "models", "claims"])
 def test_a_part_that_others_can_reach_is_refused_before_anything_is_done(part: str, tmp_path: Path) -> None:
-    folder = Workplace(tmp_path / "work").folder
+    folder = Workspace(tmp_path / "work").folder
     (folder / part).mkdir()
     (folder / part).chmod(0o777)
     with pytest.raises(PlanError, match=f"{part} has mode 0777"):
-        Workplace(folder)
+        Workspace(folder)
     (folder / part).rmdir()
     (folder / part).symlink_to(part)
     with pytest.raises(PlanError, match=f"{part} is not a folder"):
-        Workplace(folder)
+        Workspace(folder)
 
 
 def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("defenses.private_files.os.geteuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(PlanError, match="belongs to another user"):
-        Workplace(tmp_path)
+        Workspace(tmp_path)
 
 
 def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PlanError, match="not a folder"):
-        Workplace(tmp_path / "file")
+        Workspace(tmp_path / "file")
 
 
 def _seed(folder: str) -> int:
-    return Workplace(Path(folder)).secret_seed("content")
+    return Workspace(Path(folder)).secret_seed("content")
 
 
 def _user_key(state: str) -> bytes:
@@ -114,16 +114,16 @@ def test_the_key_lies_outside_of_the_work_folder_and_is_private(
 ) -> None:
     """A folder that comes with a cloned repository brings everything that lies in it, so no key may."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    key = Workplace(tmp_path / "work").authenticator.key
+    key = Workspace(tmp_path / "work").authenticator.key
     assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file() and key in path.read_bytes()]
     path = state_folder() / "key"
     assert path.read_bytes() == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    record_key = Workplace(tmp_path / "work").record_key()
-    assert record_key == Workplace(tmp_path / "elsewhere").record_key()  # so that reports of a user can be compared
+    record_key = Workspace(tmp_path / "work").record_key()
+    assert record_key == Workspace(tmp_path / "elsewhere").record_key()  # so that reports of a user can be compared
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-    assert Workplace(tmp_path / "work").authenticator.key != key
-    assert Workplace(tmp_path / "work").record_key() != record_key
+    assert Workspace(tmp_path / "work").authenticator.key != key
+    assert Workspace(tmp_path / "work").record_key() != record_key
     assert key.hex() not in repr(Authenticator(key))
 
 
@@ -142,10 +142,10 @@ def test_a_state_folder_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch
 
 
 def test_a_commitment_binds_to_the_seed_and_hides_it(tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    place = Workspace(tmp_path)
     assert place.commitment("s", 1) == place.commitment("s", 1)
     assert place.commitment("s", 1) != place.commitment("s", 2)
-    assert place.commitment("s", 1) != Workplace(tmp_path / "other").commitment("s", 1)  # salted
+    assert place.commitment("s", 1) != Workspace(tmp_path / "other").commitment("s", 1)  # salted
 
 
 def test_a_private_file_is_never_open_to_others(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from defenses.accounting import account, price
-from defenses.calibration import least_noise
+from defenses.accounting import account, account_run
+from defenses.calibration import calibrate
 from defenses.defense import History
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.sampling import Lots
@@ -67,7 +67,7 @@ def test_epsilon_is_that_of_opacus(members: int, lot: int, epochs: int, noise: f
         lots = Lots(members, lot, epochs)
         theirs.history = [(noise, lots.sampling_probability, lots.steps)]
         expected = theirs.get_epsilon(delta=1e-5)
-    found = price(DPSGD(noise_multiplier=noise), History(lots), delta=1e-5)
+    found = account_run(DPSGD(noise_multiplier=noise), History(lots), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert found.epsilon == pytest.approx(expected, rel=0.02)
 
@@ -83,7 +83,7 @@ def test_epsilon_at_tells_the_whole_curve() -> None:
 def test_no_noise_is_no_privacy() -> None:
     lots = Lots(100, 10, 1)
     for scheme in (NoDefense(), DPSGD(noise_multiplier=0.0)):
-        found = price(scheme, History(lots), delta=1e-5)
+        found = account_run(scheme, History(lots), delta=1e-5)
         assert isinstance(found, Guarantee)
         assert found.epsilon == math.inf
 
@@ -100,10 +100,10 @@ def test_what_no_accountant_knows_is_unaccounted() -> None:
 def test_calibration_meets_its_target_and_wastes_little(epsilon: float) -> None:
     lots = Lots(2000, 100, 10)
     scheme = DPSGD(epsilon=epsilon)
-    found = price(scheme, History(lots), delta=1e-5)
+    found = account_run(scheme, History(lots), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert found.epsilon <= epsilon
-    less = price(DPSGD(noise_multiplier=scheme.noise(lots) * 0.995), History(lots), delta=1e-5)
+    less = account_run(DPSGD(noise_multiplier=scheme.noise(lots) * 0.995), History(lots), delta=1e-5)
     assert isinstance(less, Guarantee)
     assert less.epsilon > epsilon
 
@@ -113,7 +113,7 @@ def test_calibration_meets_its_target_and_wastes_little(epsilon: float) -> None:
 )
 def test_impossible_targets_are_refused(epsilon: float, delta: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        least_noise(dp_accounting.GaussianDpEvent, epsilon=epsilon, delta=delta)
+        calibrate(dp_accounting.GaussianDpEvent, epsilon=epsilon, delta=delta)
 
 
 def test_delta_out_of_range_is_refused() -> None:

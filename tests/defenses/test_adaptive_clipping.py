@@ -13,7 +13,7 @@ from dp_accounting import rdp
 from scipy import stats
 from torch import Tensor
 
-from defenses.accounting import account, price
+from defenses.accounting import account, account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job, Sampler
 from defenses.engine.layers import Materialised, PerExample
@@ -100,7 +100,7 @@ def test_a_step_is_priced_as_the_one_gaussian_that_it_is() -> None:
     scheme = AdaptiveClipping(labels=LABELS, gradient_noise=1.1, count_noise=2.0, score_noise=6.0)
     joint = (1.1**-2 + (2 * 2.0) ** -2 + 6.0**-2) ** -0.5
     assert scheme.joint_noise(LOTS) == pytest.approx(joint, rel=1e-12)
-    found = price(scheme, History(LOTS), delta=1e-5)
+    found = account_run(scheme, History(LOTS), delta=1e-5)
     assert isinstance(found, Guarantee)
     one = dp_accounting.PoissonSampledDpEvent(0.5, dp_accounting.GaussianDpEvent(joint))
     expected = account(dp_accounting.SelfComposedDpEvent(one, LOTS.steps), delta=1e-5)
@@ -123,8 +123,8 @@ def test_what_is_asked_for_is_what_it_costs_and_gradients_get_the_larger_noise()
     assert gradients == pytest.approx((1.5**-2 - (2 * counts) ** -2 - scores**-2) ** -0.5)
     same = AdaptiveClipping(labels=LABELS, gradient_noise=gradients, count_noise=counts, score_noise=scores)
     assert same.joint_noise(LOTS) == pytest.approx(1.5)
-    sgd = price(DPSGD(noise_multiplier=1.5), History(LOTS), delta=1e-5)
-    assert price(asked, History(LOTS), delta=1e-5).epsilon == sgd.epsilon  # type: ignore[union-attr]
+    sgd = account_run(DPSGD(noise_multiplier=1.5), History(LOTS), delta=1e-5)
+    assert account_run(asked, History(LOTS), delta=1e-5).epsilon == sgd.epsilon  # type: ignore[union-attr]
 
 
 def test_what_only_reads_released_answers_costs_nothing() -> None:
@@ -137,7 +137,7 @@ def test_what_only_reads_released_answers_costs_nothing() -> None:
 def test_a_target_epsilon_is_met_and_used() -> None:
     for epsilon in (0.5, 8.0):
         scheme = AdaptiveClipping(labels=LABELS, epsilon=epsilon)
-        found = price(scheme, History(WHOLE), delta=1e-5)
+        found = account_run(scheme, History(WHOLE), delta=1e-5)
         assert isinstance(found, Guarantee)
         assert 0.98 * epsilon < found.epsilon <= epsilon
         assert scheme.claimed(History(WHOLE)).epsilon == epsilon
@@ -149,7 +149,7 @@ def test_a_target_epsilon_is_met_and_used() -> None:
 @pytest.mark.parametrize("given", [{"epsilon": 3.0}, {"noise_multiplier": 1.5}, {"gradient_noise": 1.5}])
 def test_literal_is_unaccounted_and_says_why(given: dict[str, float]) -> None:
     scheme = AdaptiveClipping(mode=Mode.LITERAL, labels=LABELS, **given)
-    found = price(scheme, History(LOTS), delta=1e-5)
+    found = account_run(scheme, History(LOTS), delta=1e-5)
     assert isinstance(found, Unaccounted)
     for why in ("without any noise", "raw gradient norms", "the choice of the label"):
         assert why in found.reason
@@ -157,7 +157,7 @@ def test_literal_is_unaccounted_and_says_why(given: dict[str, float]) -> None:
     if "epsilon" in given:
         assert claimed.epsilon == 3.0
     else:  # what DP-SGD of this noise costs
-        sgd = price(DPSGD(noise_multiplier=1.5), History(LOTS), delta=1e-5)
+        sgd = account_run(DPSGD(noise_multiplier=1.5), History(LOTS), delta=1e-5)
         assert claimed.epsilon == sgd.epsilon  # type: ignore[union-attr]
 
 
@@ -166,7 +166,7 @@ def test_literal_is_unaccounted_and_says_why(given: dict[str, float]) -> None:
     [{"noise_multiplier": 0.0}, {"gradient_noise": 1.0, "count_noise": 0.0}, {"gradient_noise": 1, "score_noise": 0.0}],
 )
 def test_an_answer_without_noise_is_worth_nothing(given: dict[str, float]) -> None:
-    found = price(AdaptiveClipping(labels=LABELS, **given), History(LOTS), delta=1e-5)
+    found = account_run(AdaptiveClipping(labels=LABELS, **given), History(LOTS), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert math.isinf(found.epsilon)
 

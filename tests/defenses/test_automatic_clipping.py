@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.per_example import PerExampleGradients
@@ -49,8 +49,8 @@ def test_noise_has_the_scale_of_the_norm_and_the_price_is_that_of_dp_sgd() -> No
     rule, sums = scheme.gradient(LOTS), {"a": torch.zeros(20000)}
     drawn, _ = rule.release(sums, torch.zeros(0), {}, Noise(1, "noise", device=torch.device("cpu")))
     assert stats.kstest(drawn["a"].numpy() / 3.0, "norm").pvalue > 0.01
-    found = price(scheme, History(LOTS), delta=1e-5)
-    same = price(DPSGD(noise_multiplier=1.5), History(LOTS), delta=1e-5)
+    found = account_run(scheme, History(LOTS), delta=1e-5)
+    same = account_run(DPSGD(noise_multiplier=1.5), History(LOTS), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert isinstance(same, Guarantee)
     assert found.epsilon == same.epsilon

@@ -9,7 +9,7 @@ import torch
 from defenses.architectures import Architecture, untrained
 from defenses.defense import Defense, Prepared
 from defenses.engine.training import Job, train
-from defenses.input_transform import Front, front_of
+from defenses.input_transform import InputTransform, make_input_transform
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
@@ -30,13 +30,13 @@ class Projected(NoDefense):
     name = "projected"
 
     def prepare(self, records: Records, rng: np.random.Generator, *, public: Records | None = None) -> Prepared:
-        front = front_of(records.x.mean(0), 2.0, shape=(6,), basis=BASIS, bound=1.5)
+        front = make_input_transform(records.x.mean(0), 2.0, shape=(6,), basis=BASIS, bound=1.5)
         own = Records(front.apply_to(records.x), records.y, records.classes, records.kind)
         return Prepared(own, {"mean": records.x.mean(0).tolist()}, front)
 
 
 def test_it_standardises_clips_and_projects() -> None:
-    front = front_of(np.full(6, 2.0), np.full(6, 3.0), shape=(6,), basis=BASIS, bound=0.5)
+    front = make_input_transform(np.full(6, 2.0), np.full(6, 3.0), shape=(6,), basis=BASIS, bound=0.5)
     expected = np.clip((X - 2) / 3, -0.5, 0.5) @ BASIS.T
     np.testing.assert_allclose(front.apply_to(X), expected, rtol=1e-4, atol=1e-5)
 
@@ -47,7 +47,7 @@ def test_it_standardises_clips_and_projects() -> None:
 )
 def test_what_has_no_inverse_is_refused(scale: float, bound: float | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        front_of(0.0, scale, shape=(6,), bound=bound)
+        make_input_transform(0.0, scale, shape=(6,), bound=bound)
 
 
 def test_a_model_with_a_front_is_that_of_records_that_went_through_it_before() -> None:
@@ -85,7 +85,7 @@ def test_where_training_started_has_the_front_of_where_it_ended() -> None:
     assert torch.equal(start(x), again(x))
     assert not torch.equal(start(x), other(x))
     plain = train(Job(RECIPE, NoDefense(), RECORDS), np.ones((1, 50), bool), [1], device="cpu").one(0)
-    assert not isinstance(untrained(plain, RECIPE.architecture, (6,), 2, seed=4)[0], Front)  # type: ignore[index]
+    assert not isinstance(untrained(plain, RECIPE.architecture, (6,), 2, seed=4)[0], InputTransform)  # type: ignore[index]
 
 
 @dataclass(frozen=True)

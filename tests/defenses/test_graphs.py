@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import grad
 
 from defenses import compiled_functions
-from defenses.compiled_functions import Graph
+from defenses.compiled_functions import CompiledFunction
 from defenses.errors import PlanError
 
 
@@ -32,7 +32,7 @@ def arguments(size: int) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def test_a_record_answers_as_the_function_does_for_every_shape() -> None:
-    graph = Graph(slope, name="slope")
+    graph = CompiledFunction(slope, name="slope")
     for size in (4, 7, 4):
         for draw in (size, size + 100):
             weights, x = arguments(draw)
@@ -50,7 +50,7 @@ def test_a_function_is_recorded_once_per_shape() -> None:
         calls.append(x.shape)
         return x + 1
 
-    graph = Graph(counted, name="counted")
+    graph = CompiledFunction(counted, name="counted")
     for size in (2, 3, 2, 3):
         graph(torch.zeros(size))
     assert len(calls) == 4  # each shape is run once and recorded once
@@ -61,7 +61,7 @@ def test_added_zeros_are_left_out_but_not_what_they_broadcast() -> None:
         return x + x.new_zeros(x.shape), x[:1] + x.new_zeros(x.shape)
 
     x = torch.randn(3, 2)
-    kept, grown = Graph(tapped, name="tapped")(x)
+    kept, grown = CompiledFunction(tapped, name="tapped")(x)
     assert torch.equal(kept, x)
     assert grown.shape == (3, 2)
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(caplog: pytest.L
     def reads(x: Tensor) -> Tensor:
         return x * 2 if float(x.sum()) > 0 else x
 
-    graph = Graph(reads, name="a function that looks at values")
+    graph = CompiledFunction(reads, name="a function that looks at values")
     with caplog.at_level(logging.WARNING):
         for size in (1, 2, 3):
             assert torch.equal(graph(torch.ones(size)), 2 * torch.ones(size))
@@ -87,7 +87,7 @@ def test_constants_views_and_writes_are_recorded() -> None:
         top, places = (room * scale).max(1)
         return top, places, x.data * 2
 
-    graph = Graph(written, name="writing")
+    graph = CompiledFunction(written, name="writing")
     for _ in range(3):
         x = torch.randn(5, 3)
         assert all(torch.equal(found, wanted) for found, wanted in zip(graph(x), written(x), strict=True))
@@ -97,7 +97,7 @@ def test_another_face_of_an_argument_is_not_taken_for_a_constant(caplog: pytest.
     def hidden(x: Tensor) -> Tensor:
         return x + torch.from_dlpack(x.detach())
 
-    graph = Graph(hidden, name="a function with a back door")
+    graph = CompiledFunction(hidden, name="a function with a back door")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             x = torch.randn(4)
@@ -106,7 +106,7 @@ def test_another_face_of_an_argument_is_not_taken_for_a_constant(caplog: pytest.
 
 
 def test_compiled_is_the_same_to_rounding() -> None:
-    graph, (weights, x) = Graph(slope, name="slope"), arguments(64)
+    graph, (weights, x) = CompiledFunction(slope, name="slope"), arguments(64)
     (found, total), (expected, _) = graph(weights, x, compiled=True), slope(weights, x)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
@@ -120,7 +120,7 @@ def test_without_a_compiler_it_runs_as_recorded_and_says_so_once(
         raise RuntimeError("No working C++ compiler found\nand a long explanation")
 
     monkeypatch.setattr("torch._inductor.standalone_compile", missing)
-    graph = Graph(slope, name="slope")
+    graph = CompiledFunction(slope, name="slope")
     with caplog.at_level(logging.WARNING):
         for size in (3, 4):
             weights, x = arguments(size)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.training import Job, train
@@ -41,7 +41,7 @@ def test_labels_flip_at_the_rate_of_randomised_response_and_to_all_others_alike(
 def test_the_worst_likelihood_ratio_is_the_proved_epsilon(classes: int, epsilon: float) -> None:
     found = np.stack([outcomes(label, classes=classes, epsilon=epsilon) for label in range(classes)])
     worst = max(np.log(found[:, said].max() / found[:, said].min()) for said in range(classes))
-    proved = price(LabelDP(epsilon=epsilon), History(Lots(100, 10, 3)), delta=0)
+    proved = account_run(LabelDP(epsilon=epsilon), History(Lots(100, 10, 3)), delta=0)
     assert isinstance(proved, Guarantee)
     assert proved.epsilon == epsilon
     assert proved.neighboring is Neighboring.REPLACE_ONE

@@ -10,8 +10,8 @@ from scipy import stats
 from sklearn.decomposition import PCA
 from torch import nn
 
-from auditor.white_box.step_audit import Watch, observe_steps
-from defenses.accounting import account, price
+from auditor.white_box.step_audit import WhiteBoxOptions, observe_steps
+from defenses.accounting import account, account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.per_example import PerExampleGradients
@@ -192,22 +192,22 @@ def test_literal_costs_what_dp_sgd_costs_with_less_noise_and_claims_one_figure(s
     history = History(LOTS, state=trained(literal).traces[0].state)
     assert history.state == {"layers": 3.0}
     less = DPSGD(noise_multiplier=sigma / math.sqrt(3)).event(history)
-    assert epsilon(price(literal, history, delta=1e-5)) == epsilon(account(less, delta=1e-5))
+    assert epsilon(account_run(literal, history, delta=1e-5)) == epsilon(account(less, delta=1e-5))
     repaired = LayerwiseDP(noise_multiplier=sigma)
     same = account(DPSGD(noise_multiplier=sigma).event(history), delta=1e-5)
-    assert epsilon(price(repaired, history, delta=1e-5)) == epsilon(same) == repaired.claimed(history).epsilon
+    assert epsilon(account_run(repaired, history, delta=1e-5)) == epsilon(same) == repaired.claimed(history).epsilon
     assert (literal.claimed(history).epsilon, literal.claimed(history).delta) == (0.5, 1e-5)
 
 
 def test_what_cannot_be_priced_says_why() -> None:
     literal = LayerwiseDP(mode=Mode.LITERAL, noise_multiplier=4.0)
-    untrained = price(literal, History(LOTS), delta=1e-5)
+    untrained = account_run(literal, History(LOTS), delta=1e-5)
     assert isinstance(untrained, Unaccounted)
     assert "number of layers is not known" in untrained.reason
     known = LayerwiseDP(mode=Mode.LITERAL, noise_multiplier=4.0, clip_shares=(0.5, 0.5))
-    assert isinstance(price(known, History(LOTS), delta=1e-5), Guarantee)
+    assert isinstance(account_run(known, History(LOTS), delta=1e-5), Guarantee)
     raw = LayerwiseDP(mode=Mode.LITERAL, noise_multiplier=4.0, components=3, pca=Pca.LITERAL)
-    found = price(raw, History(LOTS, state={"layers": 3.0}), delta=1e-5)
+    found = account_run(raw, History(LOTS, state={"layers": 3.0}), delta=1e-5)
     assert isinstance(found, Unaccounted)
     assert "members' records" in found.reason
 
@@ -232,18 +232,18 @@ def test_gradient_canaries_see_the_noise_that_is_priced(mode: Mode) -> None:
     """Along a canary that is as long as each layer lets through, the deviation is that of the promise."""
     scheme = LayerwiseDP(mode=mode, noise_multiplier=2.0, clip_shares=(1 / 3,) * 3)
     recipe = Recipe(architecture=Architecture("mlp", {"hidden": [20, 20]}), lots=Lots(60, 12, 8))
-    seen = observe_steps(Job(recipe, scheme, RECORDS), seed=1, watch=Watch(60))
+    seen = observe_steps(Job(recipe, scheme, RECORDS), seed=1, watch=WhiteBoxOptions(60))
     noise = seen.values - seen.present
     deviation = 2.0 if mode is Mode.REPAIRED else 2.0 / math.sqrt(3)
     assert stats.kstest(noise.ravel() / deviation, "norm").pvalue > 0.01
 
 
 def test_private_components_are_charged_and_public_ones_are_not() -> None:
-    plain = epsilon(price(LayerwiseDP(noise_multiplier=2.0), History(LOTS), delta=1e-5))
+    plain = epsilon(account_run(LayerwiseDP(noise_multiplier=2.0), History(LOTS), delta=1e-5))
     public = LayerwiseDP(noise_multiplier=2.0, components=3)
     private = LayerwiseDP(noise_multiplier=2.0, components=3, pca=Pca.DP, pca_noise_multiplier=5.0)
-    assert epsilon(price(public, History(LOTS), delta=1e-5)) == plain
-    with_them = epsilon(price(private, History(LOTS), delta=1e-5))
+    assert epsilon(account_run(public, History(LOTS), delta=1e-5)) == plain
+    with_them = epsilon(account_run(private, History(LOTS), delta=1e-5))
     alone = epsilon(account(DPSGD(noise_multiplier=5.0).event(History(Lots(1, 1, 1))), delta=1e-5))
     assert max(plain, alone) < with_them < plain + alone
     assert any("public" in sentence for sentence in public.assumptions())
@@ -256,7 +256,7 @@ def test_a_target_is_met_with_the_components_share_in_it() -> None:
     private = LayerwiseDP(epsilon=2.0, components=3, pca=Pca.DP, pca_noise_multiplier=3.0)
     bare = LayerwiseDP(epsilon=2.0)
     for scheme in (private, bare):
-        assert 1.98 < epsilon(price(scheme, History(lots), delta=1e-5)) <= 2.0
+        assert 1.98 < epsilon(account_run(scheme, History(lots), delta=1e-5)) <= 2.0
         assert scheme.claimed(History(lots)).epsilon == 2.0
     assert private.noise(lots) ** -2 + 3.0**-2 == pytest.approx(bare.noise(lots) ** -2, rel=0.01)
 

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from test_local_gradients import GRADIENTS, LOTS, PUBLIC, RECORDS, table, trained
 
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.defense import History
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted
 from defenses.mechanisms.local.budgets import BudgetRule
@@ -37,7 +37,7 @@ def test_the_filter_ends_a_training_where_fewer_epochs_end() -> None:
 
 
 def priced(defense: LocalDP, lots: Lots = LOTS) -> float:
-    found = price(defense, History(lots), delta=0.0)
+    found = account_run(defense, History(lots), delta=0.0)
     assert isinstance(found, Guarantee)
     assert found.neighboring is Neighboring.REPLACE_ONE
     return found.epsilon
@@ -68,7 +68,7 @@ def test_what_is_promised_is_the_worst_that_the_rule_can_spend() -> None:
 
 def test_at_a_delta_no_more_is_proved_than_basic_composition() -> None:
     """Budgets were chosen by what was seen, so the optimal composition of fixed ones must not price them."""
-    found = price(replace(GRADIENTS, alpha=0.0), History(Lots(60, 6, 40)), delta=1e-5)
+    found = account_run(replace(GRADIENTS, alpha=0.0), History(Lots(60, 6, 40)), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert found.epsilon == pytest.approx(40.0, rel=1e-3)
 
@@ -76,7 +76,7 @@ def test_at_a_delta_no_more_is_proved_than_basic_composition() -> None:
 @pytest.mark.parametrize("defense", [LocalDP(source_epsilon=1.0), GRADIENTS, BOTH])
 def test_the_literal_mode_is_unaccounted_and_says_why(defense: LocalDP) -> None:
     literal = replace(defense, mode=Mode.LITERAL)
-    found = price(literal, History(LOTS), delta=1e-5)
+    found = account_run(literal, History(LOTS), delta=1e-5)
     assert isinstance(found, Unaccounted)
     assert "mean and deviation of the raw records" in found.reason
     assert ("features are not clipped" in found.reason) is (defense.source_epsilon is not None)
@@ -84,7 +84,7 @@ def test_the_literal_mode_is_unaccounted_and_says_why(defense: LocalDP) -> None:
         assert (said in found.reason) is (defense.gradient_epsilon is not None)
     claimed = literal.claimed(History(LOTS))
     assert (claimed.epsilon, claimed.delta, claimed.neighboring) == (1.0, 0.0, Neighboring.REPLACE_ONE)
-    repaired, proved = defense.claimed(History(LOTS)), price(defense, History(LOTS), delta=0.0)
+    repaired, proved = defense.claimed(History(LOTS)), account_run(defense, History(LOTS), delta=0.0)
     assert isinstance(proved, Guarantee)
     assert repaired.epsilon == proved.epsilon  # what is promised in all, not the first budget
     assert not literal.uses_public

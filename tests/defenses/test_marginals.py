@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.training import Job, train
@@ -55,7 +55,7 @@ def history(scheme: Marginals, records: Records) -> History:
 
 
 def epsilon(scheme: Marginals, records: Records | None = None, *, delta: float = 0.0) -> float:
-    found = price(scheme, history(scheme, records or pool()), delta=delta)
+    found = account_run(scheme, history(scheme, records or pool()), delta=delta)
     assert isinstance(found, Guarantee), found
     assert found.neighboring is scheme.neighboring
     return found.epsilon
@@ -91,7 +91,7 @@ def test_what_gives_the_number_of_records_away_is_unaccounted() -> None:
 @pytest.mark.parametrize("mode", Mode)
 def test_a_domain_that_was_read_from_the_records_is_unaccounted(mode: Mode) -> None:
     scheme = Marginals(epsilon=1.0, mode=mode)
-    found = price(scheme, history(scheme, pool(public=False)), delta=0.0)
+    found = account_run(scheme, history(scheme, pool(public=False)), delta=0.0)
     assert isinstance(found, Unaccounted)
     assert "read from the records" in found.reason
 
@@ -103,7 +103,7 @@ def test_a_plan_is_priced_before_it_runs_where_it_can_be() -> None:
         (Marginals(epsilon=0.5, mode=Mode.LITERAL, tables=tables), 4.0),
         (Marginals(epsilon=0.5, mode=Mode.LITERAL, tables=tables, public_size=False, rows=9), 2.0),
     ):
-        found = price(scheme, History(LOTS), delta=0.0)
+        found = account_run(scheme, History(LOTS), delta=0.0)
         assert isinstance(found, Guarantee)
         assert found.epsilon == pytest.approx(expected)
         assert epsilon(scheme) == pytest.approx(expected, rel=1e-5)  # and the run costs what the plan said
@@ -172,12 +172,12 @@ def test_rows_are_a_function_of_the_stream_and_hold_the_public_facts() -> None:
 def test_more_rows_are_drawn_from_what_was_released_and_cost_nothing() -> None:
     scheme, records = Marginals(epsilon=1.0), pool()
     run = history(scheme, records)
-    before = json.dumps(run.facts), price(scheme, run, delta=0.0)
+    before = json.dumps(run.facts), account_run(scheme, run, delta=0.0)
     rng = np.random.default_rng(0)
     more = [scheme.more_rows(run.facts, records.take(np.arange(1)), rng, rows=rows) for rows in (1, 50, 2000)]
     assert [len(each) for each in more] == [1, 50, 2000]
     assert len(scheme.more_rows(run.facts, records, rng)) == 300
-    assert (json.dumps(run.facts), price(scheme, run, delta=0.0)) == before
+    assert (json.dumps(run.facts), account_run(scheme, run, delta=0.0)) == before
     frame = released_tables(run.facts).sample(20, seed=1)
     assert list(frame) == ["age", "work", "gain", "same", "income"]
     assert set(frame["income"]) <= {"low", "high"}

@@ -10,7 +10,7 @@ import torch
 from scipy import optimize, stats
 from sklearn.linear_model import LogisticRegression
 
-from defenses.accounting import account, price
+from defenses.accounting import account, account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.training import Job, train
@@ -154,12 +154,12 @@ def test_gaussian_noise_has_the_multiplier_that_the_target_asks_for() -> None:
 @pytest.mark.parametrize("law", list(Law))
 def test_it_is_priced_for_a_replaced_record(law: Law) -> None:
     scheme = OutputPerturbation(epsilon=1.0, delta=1e-5, noise=law)
-    found = price(scheme, History(Lots(100, 10, 2)), delta=1e-5)
+    found = account_run(scheme, History(Lots(100, 10, 2)), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert found.neighboring is Neighboring.REPLACE_ONE
     assert 0.98 < found.epsilon <= 1.0
     if law is Law.EXPONENTIAL:
-        pure = price(scheme, History(Lots(100, 10, 2)), delta=0)
+        pure = account_run(scheme, History(Lots(100, 10, 2)), delta=0)
         assert isinstance(pure, Guarantee)
         assert pure.epsilon == 1.0
     else:  # the accountant doubles what replacing moves: the closed form at half the multiplier

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.engine.training import Job, train
@@ -90,7 +90,7 @@ def gaussian_delta(epsilon: float, mu: float) -> float:
 
 @pytest.mark.parametrize(("scale", "queries"), [(40.0, 100), (100.0, 1000), (5.0, 1)])
 def test_gnmax_costs_the_closed_form_of_composed_gaussians(scale: float, queries: int) -> None:
-    found = price(PATE(noise_scale=scale, queries=queries), History(LOTS), delta=1e-5)
+    found = account_run(PATE(noise_scale=scale, queries=queries), History(LOTS), delta=1e-5)
     assert isinstance(found, Guarantee)
     assert found.neighboring is Neighboring.ADD_REMOVE
     mu = math.sqrt(2 * queries) / scale
@@ -103,10 +103,10 @@ def test_gnmax_costs_the_closed_form_of_composed_gaussians(scale: float, queries
 
 def test_lnmax_costs_two_over_the_scale_for_each_query() -> None:
     scheme = PATE(noise_scale=20.0, queries=30, law=Law.LAPLACE)
-    pure = price(scheme, History(LOTS), delta=0)
+    pure = account_run(scheme, History(LOTS), delta=0)
     assert isinstance(pure, Guarantee)
     assert pure.epsilon == pytest.approx(30 * 2 / 20.0)
-    some = price(scheme, History(LOTS), delta=1e-5)
+    some = account_run(scheme, History(LOTS), delta=1e-5)
     assert isinstance(some, Guarantee)
     advanced = math.sqrt(2 * 30 * math.log(1e5)) * 0.1 + 30 * 0.1 * (math.exp(0.1) - 1)
     assert some.epsilon <= min(advanced, 3.0)
@@ -115,7 +115,7 @@ def test_lnmax_costs_two_over_the_scale_for_each_query() -> None:
 @pytest.mark.parametrize("law", list(Law))
 def test_a_target_is_met_and_not_by_much_less(law: Law) -> None:
     scheme = PATE(epsilon=3.0, queries=50, law=law)
-    found = price(scheme, History(LOTS), delta=1e-5 if law is Law.GAUSSIAN else 0)
+    found = account_run(scheme, History(LOTS), delta=1e-5 if law is Law.GAUSSIAN else 0)
     claimed = scheme.claimed(History(LOTS))
     assert isinstance(found, Guarantee)
     assert claimed is not None
@@ -125,7 +125,7 @@ def test_a_target_is_met_and_not_by_much_less(law: Law) -> None:
 
 
 def test_without_noise_nothing_is_promised() -> None:
-    found = price(PATE(noise_scale=0.0), History(LOTS), delta=1e-5)
+    found = account_run(PATE(noise_scale=0.0), History(LOTS), delta=1e-5)
     assert isinstance(found, Unaccounted) or math.isinf(found.epsilon)
 
 

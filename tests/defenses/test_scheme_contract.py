@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History
 from defenses.engine.store import model_of
@@ -16,14 +16,14 @@ from defenses.guarantee import Guarantee, Unaccounted
 from defenses.recipe import Recipe
 from defenses.records import Records, Table
 from defenses.sampling import Lots
-from defenses.schemes import schemes
+from defenses.schemes import registered_schemes
 
 LOTS = Lots(20, 5, 2)
 
 
-@pytest.fixture(params=list(schemes()))
+@pytest.fixture(params=list(registered_schemes()))
 def defense(request: pytest.FixtureRequest) -> Defense:
-    scheme = schemes()[request.param]
+    scheme = registered_schemes()[request.param]
     return scheme(**scheme.example)
 
 
@@ -49,7 +49,7 @@ def test_it_trains_and_is_a_function_of_its_seed(defense: Defense) -> None:
 
 
 def test_it_is_priced_by_the_accountant_or_says_why_not(defense: Defense) -> None:
-    found = price(defense, History(LOTS), delta=1e-5)
+    found = account_run(defense, History(LOTS), delta=1e-5)
     assert isinstance(found, Guarantee | Unaccounted)
     if isinstance(found, Guarantee) and math.isfinite(found.epsilon):
         assert found.assumptions

@@ -340,7 +340,7 @@ def test_out_of_memory_halves_the_stack_and_loses_nothing(
 ) -> None:
     work, included, seeds = job(defense), masks(5), [1, 2, 3, 4, 5]
     expected = train(work, included, seeds, width=1, device="cpu")
-    run, widths = engine.Stack.run, []
+    run, widths = engine.ModelStack.run, []
 
     def narrow(self, meter):  # type: ignore[no-untyped-def]
         widths.append(len(self.seeds))
@@ -350,7 +350,7 @@ def test_out_of_memory_halves_the_stack_and_loses_nothing(
         return run(self, meter)
 
     seen: list[Progress] = []
-    monkeypatch.setattr(engine.Stack, "run", narrow)
+    monkeypatch.setattr(engine.ModelStack, "run", narrow)
     found = train(work, included, seeds, width=5, device="cpu", on_progress=seen.append)
     assert widths == [5, 3, 2, 1, 2]
     assert difference(found.parameters, expected.parameters) < 1e-8
@@ -362,7 +362,7 @@ def test_out_of_memory_with_one_model_halves_its_micro_batches(monkeypatch: pyte
     work = job(DEFENSES[1])
     expected = train(work, masks(1), [1], device="cpu")
     largest: list[int] = []
-    run = engine.Stack.run
+    run = engine.ModelStack.run
 
     def narrow(self, meter):  # type: ignore[no-untyped-def]
         largest.append(self._largest_lot)
@@ -370,11 +370,11 @@ def test_out_of_memory_with_one_model_halves_its_micro_batches(monkeypatch: pyte
             raise MemoryError
         return run(self, meter)
 
-    monkeypatch.setattr(engine.Stack, "run", narrow)
+    monkeypatch.setattr(engine.ModelStack, "run", narrow)
     monkeypatch.setitem(engine.LARGEST_BYTES, "cpu", 40 * 8 * 16)
     assert difference(train(work, masks(1), [1], device="cpu").parameters, expected.parameters) < 1e-12
     assert largest[0] > 4 >= largest[-1]
-    monkeypatch.setattr(engine.Stack, "run", lambda self, meter: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(engine.ModelStack, "run", lambda self, meter: (_ for _ in ()).throw(MemoryError()))
     for defense in DEFENSES:
         with pytest.raises(TrainingError, match="not enough memory"):
             train(job(defense), masks(1), [1], device="cpu")

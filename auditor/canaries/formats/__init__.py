@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from auditor.canaries.data_format import Form
+from auditor.canaries.data_format import DataFormat
 from auditor.canaries.formats.array_file import ArrayFile
 from auditor.canaries.formats.image_folder import ImageFolder
 from auditor.canaries.formats.table_file import TableFile
@@ -10,10 +10,10 @@ from auditor.datasets import names
 from auditor.plan.sections import Source
 from defenses.records import Image, Records
 
-__all__ = ["Form", "form_of"]
+__all__ = ["DataFormat", "form_of"]
 
 
-def form_of(source: Source, records: Records, folder: Path) -> Form:
+def form_of(source: Source, records: Records, folder: Path) -> DataFormat:
     """Return the form that a data set came in.
 
     A set known by name has no file of its own here: images become `.npz`, a table `.csv`.

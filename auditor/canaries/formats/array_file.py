@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.canaries.canary_type import Drawn
-from auditor.canaries.data_format import Form
+from auditor.canaries.data_format import DataFormat
 from auditor.datasets.pixels import CHANNELS, unit_interval
 from auditor.files.npz import read_npz
 from auditor.plan.sections import Source
@@ -17,7 +17,7 @@ from defenses.records import FloatArray, Image, IntArray, Records
 GROUPS = ("owner", "cluster")
 
 
-class ArrayFile(Form):
+class ArrayFile(DataFormat):
     """An `.npz` file with x and y, and owner and cluster if it has them; other arrays are left out.
 
     Args:
@@ -62,7 +62,7 @@ class ArrayFile(Form):
         return cls(f"{name}.npz", records, {}, arrays=arrays, limits=limits)
 
     def write(self, path: Path, kept: IntArray, added: Drawn, order: IntArray) -> None:
-        """Write x and y in their own types; see `Form.write`. A canary is an owner and a cluster of its own."""
+        """Write x and y in their own types; see `DataFormat.write`. A canary is an owner and a cluster of its own."""
         x, y = self._arrays["x"], self._arrays["y"].reshape(-1)
         new = x[added.base] if added.base is not None else self._raw(added.x)
         found = {

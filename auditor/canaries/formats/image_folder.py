@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from auditor.canaries.canary_type import Drawn
-from auditor.canaries.data_format import Form
+from auditor.canaries.data_format import DataFormat
 from auditor.datasets.image_files import LARGEST_FILE
 from auditor.datasets.image_folders import class_folders, images_in
 from auditor.datasets.pixels import Bytes, unit_interval
@@ -17,7 +17,7 @@ from defenses.records import FloatArray, IntArray, Records
 from reports.untrusted import open_regular, printable
 
 
-class ImageFolder(Form):
+class ImageFolder(DataFormat):
     """A folder of images.
 
     Every file gets a name drawn at random and one common time stamp: names, times and the order on disk tell nothing.
@@ -46,7 +46,7 @@ class ImageFolder(Form):
         super().__init__(path.resolve().name, records, {"classes": names})
 
     def write(self, path: Path, kept: IntArray, added: Drawn, order: IntArray) -> None:
-        """Copy files and write canaries in the given order; see `Form.write`."""
+        """Copy files and write canaries in the given order; see `DataFormat.write`."""
         now = path.parent.stat().st_mtime
         for place in order:
             number = int(place) - len(kept)  # of the canary; below 0 it is a record
@@ -65,7 +65,7 @@ class ImageFolder(Form):
             os.utime(file, (now, now))
 
     def settle(self, drawn: Drawn, scratch: Path) -> Drawn:
-        """Round pixels to bytes; see `Form.settle`."""
+        """Round pixels to bytes; see `DataFormat.settle`."""
         return Drawn(unit_interval(_bytes(drawn.x)), drawn.y, drawn.base)
 
 

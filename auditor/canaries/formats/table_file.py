@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.canaries.canary_type import Drawn
-from auditor.canaries.data_format import Form
+from auditor.canaries.data_format import DataFormat
 from auditor.datasets import decode
 from auditor.datasets.csv_files import GAPS
 from auditor.datasets.schema import MISSING, quoted
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_DECIMALS = 6
 
 
-class TableFile(Form):
+class TableFile(DataFormat):
     """A table with one label column.
 
     Numbers of a canary are written with as many decimals as the column has. Columns that the model does not use
@@ -64,7 +64,7 @@ class TableFile(Form):
         return cls(f"{name}.csv", records, frame)
 
     def write(self, path: Path, kept: IntArray, added: Drawn, order: IntArray) -> None:
-        """Write the rows in the given order; see `Form.write`."""
+        """Write the rows in the given order; see `DataFormat.write`."""
         import pandas as pd
 
         new = self._rows(added)

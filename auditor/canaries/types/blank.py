@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.canaries.canary_type import Drawn, Kind
+from auditor.canaries.canary_type import CanaryType, Drawn
 from auditor.canaries.feature_ranges import feature_range
 from auditor.datasets.schema import MISSING
 from defenses.progress import OnProgress, silent
@@ -15,7 +15,7 @@ LEVELS = tuple(level / 8 for level in range(1, 9))
 
 
 @dataclass(frozen=True)
-class Blank(Kind):
+class Blank(CanaryType):
     """Every feature at its lowest value but one, under a random label.
 
     A column of categories is blank at "?" if it has that, else at its first category. Canaries that are all equal could
@@ -32,7 +32,7 @@ class Blank(Kind):
     def draw(
         self, records: Records, count: int, *, rng: np.random.Generator, on_progress: OnProgress = silent
     ) -> Drawn:
-        """Draw marks and labels without replacement; see `Kind.draw`."""
+        """Draw marks and labels without replacement; see `CanaryType.draw`."""
         low, high = (side.reshape(-1) for side in feature_range(records))
         blank, marks = low.copy(), _numeric_marks(records)
         if isinstance(records.kind, Table):

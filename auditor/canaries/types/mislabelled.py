@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.canaries.canary_type import Drawn, Kind
+from auditor.canaries.canary_type import CanaryType, Drawn
 from defenses.errors import DataError
 from defenses.progress import OnProgress, silent
 from defenses.records import Records
 
 
 @dataclass(frozen=True)
-class Mislabelled(Kind):
+class Mislabelled(CanaryType):
     """A record under a label that it does not have, each wrong one as likely as the next.
 
     Its original leaves the data: beside it, the model would be taught two labels for the same features, and would
@@ -28,7 +28,7 @@ class Mislabelled(Kind):
     def draw(
         self, records: Records, count: int, *, rng: np.random.Generator, on_progress: OnProgress = silent
     ) -> Drawn:
-        """Draw records without replacement and move each label on by 1 .. C - 1; see `Kind.draw`."""
+        """Draw records without replacement and move each label on by 1 .. C - 1; see `CanaryType.draw`."""
         if records.classes < 2:
             raise DataError(f"{records.name} has {records.classes} class, so no label can be wrong; use random_noise")
         base = rng.permutation(len(records))[:count]

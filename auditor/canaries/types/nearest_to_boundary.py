@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.canaries.canary_type import Drawn, Kind
+from auditor.canaries.canary_type import CanaryType, Drawn
 from defenses.architectures import Architecture
 from defenses.engine.training import Job, train
 from defenses.errors import DataError
@@ -18,7 +18,7 @@ from defenses.updates import Adam
 
 
 @dataclass(frozen=True)
-class NearestToBoundary(Kind):
+class NearestToBoundary(CanaryType):
     """The records with the smallest margin between the two likeliest classes, under their own labels.
 
     Two small networks are trained here, each on one half of (at most `most` of) the records, and each record's margin
@@ -45,7 +45,7 @@ class NearestToBoundary(Kind):
     def draw(
         self, records: Records, count: int, *, rng: np.random.Generator, on_progress: OnProgress = silent
     ) -> Drawn:
-        """Rank records by margin; see `Kind.draw`. The reference networks depend on the data alone."""
+        """Rank records by margin; see `CanaryType.draw`. The reference networks depend on the data alone."""
         if records.classes < 2 or len(records) < 4:
             raise DataError(
                 f"{records.name} has {len(records)} records of {records.classes} class(es), so there is no boundary "

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.canaries.canary_type import Drawn, Kind
+from auditor.canaries.canary_type import CanaryType, Drawn
 from auditor.canaries.feature_ranges import feature_range
 from defenses.progress import OnProgress, silent
 from defenses.records import Records, Table
 
 
 @dataclass(frozen=True)
-class RandomNoise(Kind):
+class RandomNoise(CanaryType):
     """Features and label drawn uniformly: pixels over the public range, table columns over their range or categories.
 
     Source: random images as canaries, Carlini et al. (2022), "Quantifying memorization"; for tables, column by column,
@@ -25,7 +25,7 @@ class RandomNoise(Kind):
     def draw(
         self, records: Records, count: int, *, rng: np.random.Generator, on_progress: OnProgress = silent
     ) -> Drawn:
-        """Draw every feature and the label; see `Kind.draw`."""
+        """Draw every feature and the label; see `CanaryType.draw`."""
         low, high = feature_range(records)
         x = rng.uniform(low, high, size=(count, *records.shape)).astype(np.float32)
         if isinstance(records.kind, Table):

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 
-from auditor.debug_dp.bench import TOLERANCE, Bench
+from auditor.debug_dp.bench import TOLERANCE, Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import HUGE, joined, natural, network
-from auditor.debug_dp.implementation import Dials, UserCodeError
+from auditor.debug_dp.implementation import StepSettings, UserCodeError
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class BatchNorm(Check):
     invariant: ClassVar[str] = "a network that mixes the records of a lot is refused"
     order: ClassVar[int] = 60
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Measure the reach of the outlier and compare the running statistics; there is no chance in it."""
         model = network(64, rng=bench.rng, normalised=True)
         x, y = natural(7, 64, rng=bench.rng)
-        dials = Dials(max_grad_norm=0.5)
+        dials = StepSettings(max_grad_norm=0.5)
         try:
             before, again = bench.moved(model, x, y, dials), bench.moved(model, x, y, dials)
             after = bench.moved(model, *joined(x, y, HUGE * x[0], 1), dials)

@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import torch
 
-from auditor.debug_dp.bench import TOLERANCE, Bench
+from auditor.debug_dp.bench import TOLERANCE, Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import HUGE, joined, linear, natural
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 from auditor.debug_dp.noise_width import widest_noise
 
 RECORDS, INPUTS, STEPS = 16, 32, 5
@@ -32,11 +32,11 @@ class DataDependence(Check):
     order: ClassVar[int] = 90
     needs_training: ClassVar[bool] = True
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Measure every case; any excess is a fault, there is no chance in it."""
         x, y = natural(RECORDS, INPUTS, rng=bench.rng)
         # Room for all records in one lot, since some divide the records by the batch size.
-        dials = Dials(expected_batch_size=2 * RECORDS, steps=STEPS, learning_rate=1e-5)
+        dials = StepSettings(expected_batch_size=2 * RECORDS, steps=STEPS, learning_rate=1e-5)
         allowed = STEPS * bench.contribution(dials)
         before = bench.moved(linear(INPUTS), x, y, dials).flat
         if float((bench.moved(linear(INPUTS), x, y, dials).flat - before).norm()) > TOLERANCE * allowed:

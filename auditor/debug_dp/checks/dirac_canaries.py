@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from scipy import stats
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import linear, one_hot
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 from auditor.debug_dp.p_values import least_error
 from auditor.statistics.intervals import binomial_upper
 
@@ -41,11 +41,11 @@ class DiracCanaries(Check):
     invariant: ClassVar[str] = "the noise of a step hides one clipped record as well as is priced"
     order: ClassVar[int] = 100
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Count errors over all canaries and steps, and compare the limit on mu with the priced one."""
         x, y = one_hot(self.canaries)
         model = linear(self.canaries)
-        dials = Dials(max_grad_norm=3.0, noise_multiplier=0.7, expected_batch_size=self.canaries)
+        dials = StepSettings(max_grad_norm=3.0, noise_multiplier=0.7, expected_batch_size=self.canaries)
         column = bench.moved(model, x, y, dials.quiet()).parameters["0.weight"]
         lengths = column.norm(dim=0)
         if not lengths.all():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from auditor.debug_dp.bench import Bench, Moved
+from auditor.debug_dp.bench import Harness, ModelDelta
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.many_runs import Runs, judged
 
@@ -20,10 +20,10 @@ class DirectionOfRuns(Check):
     invariant: ClassVar[str] = "the final weights tell no more about one record than epsilon allows"
     order: ClassVar[int] = 210
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Score all runs by the projection."""
         return judged(bench, _score, "the move in the canary's direction")
 
 
-def _score(runs: Runs, update: Moved) -> float:
+def _score(runs: Runs, update: ModelDelta) -> float:
     return float(update.flat @ runs.direction)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import natural, network
-from auditor.debug_dp.implementation import Dials, UserCodeError
+from auditor.debug_dp.implementation import StepSettings, UserCodeError
 from defenses.errors import NotApplicableError
 
 
@@ -22,14 +22,14 @@ class EmptyLot(Check):
     invariant: ClassVar[str] = "a lot without records moves the model by noise like any other"
     order: ClassVar[int] = 50
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Look whether every tensor moved; there is no chance in it."""
         model = network(64, rng=bench.rng)
         x, y = natural(4, 64, rng=bench.rng)
-        dials = Dials(noise_multiplier=1.0, expected_batch_size=1)
+        dials = StepSettings(noise_multiplier=1.0, expected_batch_size=1)
         try:
             if bench.implementation.trains:
-                moved = bench.moved(model, x, y, Dials(1.0, 1.0, 1, sampling_probability=1e-9))
+                moved = bench.moved(model, x, y, StepSettings(1.0, 1.0, 1, sampling_probability=1e-9))
             else:
                 moved = bench.moved(model, x[:0], y[:0], dials)
         except UserCodeError as error:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from auditor.debug_dp.bench import Bench, Moved
+from auditor.debug_dp.bench import Harness, ModelDelta
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.many_runs import LEARNING_RATE, Runs, judged
 
@@ -23,12 +23,12 @@ class LossOfRuns(Check):
     invariant: ClassVar[str] = "the loss of the final model on one record tells no more than epsilon allows"
     order: ClassVar[int] = 200
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Score all runs by the logit of the canary's label: ordered as by the loss, and it never saturates."""
         return judged(bench, _score, "the loss on the canary")
 
 
-def _score(runs: Runs, update: Moved) -> float:
+def _score(runs: Runs, update: ModelDelta) -> float:
     final = {
         name: value.detach() + LEARNING_RATE * update.parameters[name] for name, value in runs.model.named_parameters()
     }

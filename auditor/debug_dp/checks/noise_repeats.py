@@ -7,10 +7,10 @@ from typing import ClassVar
 from scipy import stats
 from torch import Tensor
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import SMALL, bare, linear, natural
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class NoiseRepeats(Check):
     invariant: ClassVar[str] = "noise is drawn afresh for each tensor, step and run"
     order: ClassVar[int] = 20
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Compare all pairs; the smallest p-value counts, corrected for their number."""
         model = bare(64, rng=bench.rng)
         x, y = natural(8, 64, rng=bench.rng, scale=SMALL)
-        dials = Dials(max_grad_norm=2.0, noise_multiplier=1.0)
+        dials = StepSettings(max_grad_norm=2.0, noise_multiplier=1.0)
         drawn = [bench.noise(model, x, y, dials) for _ in range(self.calls)]
         found = []
         for (i, one), (j, other) in itertools.combinations(enumerate(drawn), 2):
@@ -55,10 +55,10 @@ class NoiseRepeats(Check):
             found=f"the least likely of {len(found)} comparisons is {what} (p {p_value:.2g} by itself)",
         )
 
-    def _growth(self, bench: Bench) -> tuple[float, str]:
+    def _growth(self, bench: Harness) -> tuple[float, str]:
         x, y = natural(8, 512, rng=bench.rng, scale=SMALL)
-        one = Dials(noise_multiplier=1.0, learning_rate=1e-4)  # so small that gradients stay as they are
-        many = Dials(noise_multiplier=1.0, learning_rate=1e-4, steps=self.steps)
+        one = StepSettings(noise_multiplier=1.0, learning_rate=1e-4)  # so small that gradients stay as they are
+        many = StepSettings(noise_multiplier=1.0, learning_rate=1e-4, steps=self.steps)
         after = {dials.steps: _square(bench.noise(linear(512), x, y, dials)) for dials in (one, many)}
         freedom = 2 * 512
         if after[1] == 0:

@@ -8,10 +8,10 @@ import numpy as np
 from scipy import stats
 from torch import Tensor, nn
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import HUGE, SMALL, bare, joined, natural, network
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class NoiseScale(Check):
     )
     order: ClassVar[int] = 10
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Test all tensors at all settings; the smallest p-value counts, corrected for their number."""
         found: list[tuple[float, float, int, str]] = []
         # A training gets room for all records in one lot, since some divide the records by the batch size.
         batch = 32 if bench.implementation.trains else 8
         for lot, model, x, y in _lots(bench):
             for norm in (0.5, 3.0):
-                dials = Dials(max_grad_norm=norm, noise_multiplier=1.5, expected_batch_size=batch)
+                dials = StepSettings(max_grad_norm=norm, noise_multiplier=1.5, expected_batch_size=batch)
                 squares = dict.fromkeys(dict(model.named_parameters()), 0.0)
                 for _ in range(self.repeats):
                     for name, noise in bench.noise(model, x, y, dials).items():
@@ -71,7 +71,7 @@ class NoiseScale(Check):
         return Answer(p_value, sentence, bound)
 
 
-def _lots(bench: Bench) -> Iterator[tuple[str, nn.Module, Tensor, Tensor]]:
+def _lots(bench: Harness) -> Iterator[tuple[str, nn.Module, Tensor, Tensor]]:
     model = network(64, rng=bench.rng)
     for size in (4, 24):
         x, y = natural(size, 64, rng=bench.rng)

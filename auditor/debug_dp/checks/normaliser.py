@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from scipy import stats
 
-from auditor.debug_dp.bench import TOLERANCE, Bench
+from auditor.debug_dp.bench import TOLERANCE, Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import HUGE, SMALL, joined, linear
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 
 INPUTS = 1024
 
@@ -29,13 +29,13 @@ class Normaliser(Check):
     invariant: ClassVar[str] = "sums are divided by a public constant, never by a count that depends on who is in"
     order: ClassVar[int] = 40
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """F-tests between the spreads of noise, two-sided and corrected; for a step also the quiet contribution."""
         if bench.implementation.trains:
-            dials = Dials(noise_multiplier=4.0, expected_batch_size=8, sampling_probability=1 / 8)
+            dials = StepSettings(noise_multiplier=4.0, expected_batch_size=8, sampling_probability=1 / 8)
             return self._compare(bench, (63, 64, 65), dials, "data set of {} records")
-        found = self._compare(bench, (2, 8, 32), Dials(noise_multiplier=4.0), "lot of {} records")
-        dials = Dials()
+        found = self._compare(bench, (2, 8, 32), StepSettings(noise_multiplier=4.0), "lot of {} records")
+        dials = StepSettings()
         x, y = (
             torch.zeros(15, INPUTS),
             torch.zeros(15, dtype=torch.long),
@@ -48,7 +48,7 @@ class Normaliser(Check):
             return Answer(0.0, f"an outlier adds {alone:.4g} alone and {among:.4g} beside 15 records without gradient")
         return found
 
-    def _compare(self, bench: Bench, sizes: tuple[int, ...], dials: Dials, what: str) -> Answer:
+    def _compare(self, bench: Harness, sizes: tuple[int, ...], dials: StepSettings, what: str) -> Answer:
         spreads = {}
         for size in sizes:
             # At right angles, more or less: a rule that lifts small gradients to full length must not add them up.

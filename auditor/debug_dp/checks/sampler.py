@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.counting import columns, seen, visits
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 
 RECORDS, BATCH = 32, 8
 _SIMULATED = 20_000
@@ -41,10 +41,10 @@ class PoissonLots(Check):
     order: ClassVar[int] = 70
     needs_training: ClassVar[bool] = True
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Test the rate, the spread of sizes and the spread of visits; the smallest p-value counts, times three."""
         q = BATCH / RECORDS
-        dials = Dials(expected_batch_size=BATCH, sampling_probability=q, learning_rate=1e-4)
+        dials = StepSettings(expected_batch_size=BATCH, sampling_probability=q, learning_rate=1e-4)
         moved = np.stack([columns(bench, RECORDS, dials) for _ in range(self.lots)])
         visit = float(moved[moved > 0].min(initial=np.inf))
         lots = np.stack([seen(each) for each in moved])
@@ -67,7 +67,7 @@ class PoissonLots(Check):
             ),
         ]
         steps = RECORDS // BATCH
-        epoch = Dials(expected_batch_size=BATCH, sampling_probability=q, learning_rate=1e-4, steps=steps)
+        epoch = StepSettings(expected_batch_size=BATCH, sampling_probability=q, learning_rate=1e-4, steps=steps)
         whole = visits(np.stack([columns(bench, RECORDS, epoch) for _ in range(self.epochs)]), visit)
         if np.isfinite(whole).all():
             found.append(

@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from auditor.debug_dp.bench import TOLERANCE, Bench
+from auditor.debug_dp.bench import TOLERANCE, Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.crafted import HUGE, joined, linear, natural
-from auditor.debug_dp.implementation import Dials, UserCodeError
+from auditor.debug_dp.implementation import StepSettings, UserCodeError
 from auditor.debug_dp.noise_width import widest_noise
 from auditor.epsilon.bound import EpsilonBound
 
@@ -43,11 +43,11 @@ class Sensitivity(Check):
     invariant: ClassVar[str] = "one record moves the update by at most max_grad_norm / expected_batch_size"
     order: ClassVar[int] = 30
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Measure every case at two clipping norms; any excess is a fault, there is no chance in it."""
         worst, what, wavering, broken, bound = 0.0, "", 0, None, None
         for norm in (0.5, 3.0):
-            dials = Dials(max_grad_norm=norm)
+            dials = StepSettings(max_grad_norm=norm)
             allowed = bench.contribution(dials)
             for case in _cases(bench):
                 try:
@@ -76,7 +76,7 @@ class Sensitivity(Check):
         )
 
 
-def _reach(bench: Bench, case: Case, dials: Dials, allowed: float) -> float | None:
+def _reach(bench: Harness, case: Case, dials: StepSettings, allowed: float) -> float | None:
     """Return how far the record moves the update over what is allowed, or None if the same lot moves it as much."""
     model = linear(INPUTS)
     after = bench.moved(model, *joined(case.x, case.y, case.record, case.label, first=case.first), dials).flat
@@ -88,7 +88,7 @@ def _reach(bench: Bench, case: Case, dials: Dials, allowed: float) -> float | No
     return float((after - before).norm()) / allowed
 
 
-def _bound(bench: Bench, case: Case, dials: Dials, reach: float) -> EpsilonBound | None:
+def _bound(bench: Harness, case: Case, dials: StepSettings, reach: float) -> EpsilonBound | None:
     """Return what the reach implies against the noise that the same lots get."""
     more = joined(case.x, case.y, case.record, case.label, first=case.first)
     try:
@@ -105,7 +105,7 @@ def _bound(bench: Bench, case: Case, dials: Dials, reach: float) -> EpsilonBound
     )
 
 
-def _cases(bench: Bench) -> Iterator[Case]:
+def _cases(bench: Harness) -> Iterator[Case]:
     x, y = natural(7, INPUTS, rng=bench.rng)
     direction = torch.nn.functional.normalize(torch.from_numpy(bench.rng.standard_normal(INPUTS)).float(), dim=0)
     nothing, none = torch.zeros(0, INPUTS), torch.zeros(0, dtype=torch.long)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from auditor.debug_dp.bench import Bench, Moved
+from auditor.debug_dp.bench import Harness, ModelDelta
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.many_runs import Runs, judged
 
@@ -21,10 +21,10 @@ class SizeOfRuns(Check):
     invariant: ClassVar[str] = "the size of the whole update tells no more about one record than epsilon allows"
     order: ClassVar[int] = 220
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Score all runs by the norm."""
         return judged(bench, _score, "the size of the update")
 
 
-def _score(runs: Runs, update: Moved) -> float:
+def _score(runs: Runs, update: ModelDelta) -> float:
     return update.norm

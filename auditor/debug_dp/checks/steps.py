@@ -6,10 +6,10 @@ from typing import ClassVar
 import numpy as np
 from scipy import stats
 
-from auditor.debug_dp.bench import Bench
+from auditor.debug_dp.bench import Harness
 from auditor.debug_dp.check import Answer, Check
 from auditor.debug_dp.counting import columns, one_visit, visits
-from auditor.debug_dp.implementation import Dials
+from auditor.debug_dp.implementation import StepSettings
 
 RECORDS, BATCH, STEPS = 20, 8, 10
 
@@ -35,9 +35,11 @@ class Steps(Check):
     order: ClassVar[int] = 80
     needs_training: ClassVar[bool] = True
 
-    def run(self, bench: Bench) -> Answer:
+    def run(self, bench: Harness) -> Answer:
         """Test whether there are more visits than priced; fewer cost nothing."""
-        dials = Dials(expected_batch_size=BATCH, sampling_probability=BATCH / RECORDS, steps=STEPS, learning_rate=1e-5)
+        dials = StepSettings(
+            expected_batch_size=BATCH, sampling_probability=BATCH / RECORDS, steps=STEPS, learning_rate=1e-5
+        )
         moved = np.stack([columns(bench, RECORDS, dials) for _ in range(self.runs)])
         counts = visits(moved, one_visit(bench, RECORDS, dials))
         if np.isnan(counts).any():

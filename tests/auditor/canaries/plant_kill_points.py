@@ -21,7 +21,7 @@ from PIL import Image as Pillow
 
 from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.canaries.sealed_coins import SealedCoins, data_digest
 from auditor.datasets.sources import read_source
 from auditor.plan.sections import Source
 from defenses.errors import AuditError
@@ -85,7 +85,7 @@ class Trial:
     def faults(self) -> list[str]:
         """Return what is wrong with a finished planting."""
         try:
-            sealed = Sealed.read(self.secret)
+            sealed = SealedCoins.read(self.secret)
             public = json.loads((self.out / "planted.json").read_text())
             named = self.source.model_copy(update={"source": str(self.out / sealed.data)})
             back = read_source(named, self.folder, None)

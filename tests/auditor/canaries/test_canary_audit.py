@@ -18,12 +18,12 @@ from typer.testing import CliRunner, Result
 
 from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed_coins import Sealed
+from auditor.canaries.sealed_coins import SealedCoins
 from auditor.cli.main import app
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import load_plan, parse_plan
 from auditor.plan.sections import Source
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.architectures import Architecture
 from defenses.ensemble import module_logits
 from defenses.errors import DataError, PlanError
@@ -91,7 +91,7 @@ def test_a_leaky_training_contradicts_its_claim(folder: Path) -> None:
     found = auditor("audit", "plan.toml", "--out", "one", "--quiet")
     assert found.exit_code == 1, found.output
     assert found.stdout.startswith("VIOLATED: ")
-    told, sealed = report(folder / "one"), Sealed.read(folder / "coins.sealed")
+    told, sealed = report(folder / "one"), SealedCoins.read(folder / "coins.sealed")
     assert told["epsilons"]["shown"]["lower"] > 1.5
     assert told["epsilons"]["shown"]["canaries"] == 300
     assert told["subject"]["members"] == sealed.included.sum()
@@ -116,7 +116,7 @@ def test_a_model_that_never_saw_the_canaries_contradicts_nothing(folder: Path) -
 def test_shadow_models_train_on_the_data_beside_the_canaries(folder: Path) -> None:
     (folder / "plan.toml").write_text(PLAN + 'data = "planted"\n' + TRAINING)
     plan = load_plan(folder / "plan.toml")
-    subject = plan.target.build(plan, Setting(Workplace(folder / "work"), device="cpu"))
+    subject = plan.target.build(plan, RunContext(Workspace(folder / "work"), device="cpu"))
     target, shadows = subject.target, subject.target.shadows
     assert shadows is not None
     assert len(target.candidates) == 300
@@ -144,7 +144,7 @@ def test_the_data_may_be_named_by_its_file_and_in_another_order(folder: Path) ->
     assert auditor("audit", "plan.toml", "--out", "one", "--quiet").exit_code == 1
 
 
-def reseal(path: Path, sealed: Sealed) -> None:
+def reseal(path: Path, sealed: SealedCoins) -> None:
     with path.open("wb") as file:  # keeps its mode
         sealed.write(file)
 
@@ -168,7 +168,7 @@ def spoil_file(seal: Path, what: str) -> None:
 def spoil(folder: Path, what: str) -> str:
     """Make one mistake; return the plan to run."""
     seal = folder / "coins.sealed"
-    sealed = Sealed.read(seal)
+    sealed = SealedCoins.read(seal)
     spoil_file(seal, what)
     if what == "all members":
         reseal(seal, replace(sealed, included=np.ones(300, np.bool_)))
@@ -284,7 +284,7 @@ def test_a_sealed_file_is_read_without_running_it(tmp_path: Path) -> None:
     with (tmp_path / "s").open("wb") as file:
         np.savez(file, header=np.array([{"a": 1}], dtype=object), coins=np.zeros(3), x=0, y=0)
     with pytest.raises(DataError, match="pickled objects"):
-        Sealed.read(tmp_path / "s")
+        SealedCoins.read(tmp_path / "s")
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from auditor.canaries.canary_type import Drawn, kinds
+from auditor.canaries.canary_type import Drawn, canary_types
 from auditor.datasets import decode, encode, load
 from auditor.datasets.schema import MISSING, categorical, numeric, table
 from defenses.errors import DataError
@@ -39,14 +39,14 @@ def records(request: pytest.FixtureRequest) -> Records:
 
 
 def drawn(kind: str, records: Records, count: int = 100) -> Drawn:
-    return kinds()[kind]().draw(records, count, rng=np.random.default_rng(5))
+    return canary_types()[kind]().draw(records, count, rng=np.random.default_rng(5))
 
 
 def test_the_folder_is_the_list() -> None:
-    assert set(kinds()) == {"blank", "mislabelled", "nearest_to_boundary", "random_noise"}
+    assert set(canary_types()) == {"blank", "mislabelled", "nearest_to_boundary", "random_noise"}
 
 
-@pytest.mark.parametrize("kind", sorted(kinds()))
+@pytest.mark.parametrize("kind", sorted(canary_types()))
 def test_canaries_are_records_of_the_same_schema(kind: str, records: Records) -> None:
     found = drawn(kind, records, 12 if records.name == "patients" else 100)
     made = Records(found.x, found.y, records.classes, records.kind)  # checks labels and finite features

@@ -12,7 +12,7 @@ from plant_kill_points import Trial
 from auditor.canaries import planting as planting
 from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed_coins import Sealed
+from auditor.canaries.sealed_coins import SealedCoins
 from auditor.canaries.staging import Staging, staged
 from auditor.plan.sections import Source
 from defenses.errors import DataError, PlanError
@@ -77,11 +77,11 @@ def test_coins_without_data_are_named_where_the_next_call_has_others(
 
 def test_coins_that_are_in_use_are_never_undone(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped_between(trial, monkeypatch)
-    coins = Sealed.read(trial.secret)
+    coins = SealedCoins.read(trial.secret)
     trial.out = trial.folder / "elsewhere"  # whose data these coins are cannot be known from here
     with pytest.raises(DataError, match="never overwritten"):
         trial.plant()
-    assert Sealed.read(trial.secret).commitment == coins.commitment
+    assert SealedCoins.read(trial.secret).commitment == coins.commitment
     assert not trial.out.exists()
 
 
@@ -99,7 +99,7 @@ def test_what_fails_between_the_names_leaves_neither(trial: Trial, monkeypatch: 
 def test_of_two_at_once_one_wins_and_the_other_gets_a_sentence(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     make = planting._make
 
-    def make_and_let_another_try(*arguments: object, **named: object) -> Sealed:
+    def make_and_let_another_try(*arguments: object, **named: object) -> SealedCoins:
         monkeypatch.setattr(planting, "_make", make)
         for out, secret in ((trial.out, trial.folder / "s"), (trial.folder / "o", trial.secret)):
             with pytest.raises(PlanError, match="another auditor plant is writing"):
@@ -117,7 +117,7 @@ def test_what_appears_meanwhile_is_not_replaced(late: str, trial: Trial, monkeyp
     make = planting._make
     theirs, other = (trial.out / "file", trial.secret) if late == "out" else (trial.secret, trial.out)
 
-    def make_late(*arguments: object, **named: object) -> Sealed:
+    def make_late(*arguments: object, **named: object) -> SealedCoins:
         theirs.parent.mkdir(exist_ok=True)
         theirs.write_text("theirs")
         return make(*arguments, **named)

@@ -14,13 +14,13 @@ from auditor.canaries.data_format import read_back
 from auditor.canaries.detectability import canaries_needed, one_run_ceiling
 from auditor.canaries.planting import plant
 from auditor.canaries.request import find_kind
-from auditor.canaries.sealed_coins import Sealed, data_digest
+from auditor.canaries.sealed_coins import SealedCoins, data_digest
 from auditor.cli.main import app
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets.sources import read_source
 from auditor.plan.sections import Source
 from auditor.targets.planted_candidates import planted_candidates
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 
 COUNT = 60
 RNG = np.random.default_rng(11)
@@ -84,7 +84,7 @@ def test_what_is_planted_is_the_data_and_the_canaries_whose_coin_says_so(form: s
         secret=tmp_path / "s",
         folder=tmp_path,
     )
-    sealed = Sealed.read(tmp_path / "s")
+    sealed = SealedCoins.read(tmp_path / "s")
     assert found.data.name == source.source == sealed.data
     original = read_source(source, tmp_path, None)
     # Read as the pipeline of its owner reads it, not as the planter does.
@@ -101,7 +101,7 @@ def test_what_is_planted_is_the_data_and_the_canaries_whose_coin_says_so(form: s
     public = json.loads((tmp_path / "out" / "planted.json").read_text())
     assert data_digest(back) == found.digest == public["data_digest"]
     assert len(set(sealed.candidates.row_digests()) | set(original.row_digests())) == COUNT + len(original)
-    given = planted_candidates("s", Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path), data="out")
+    given = planted_candidates("s", RunContext(Workspace(tmp_path / "work"), plan_folder=tmp_path), data="out")
     assert given.beside is not None
     assert sorted(given.beside.row_digests()) == sorted(rest)
     assert given.candidates.kind == original.kind
@@ -119,7 +119,7 @@ def test_no_canary_equals_another_or_a_record_that_stays(kind: str, tmp_path: Pa
     np.savez(tmp_path / "data.npz", x=rng.integers(0, 2, (250, 9)).astype(np.uint8), y=rng.integers(0, 2, 250))
     plant(Source(source="data.npz"), kind=find_kind(kind), canaries=COUNT, out=tmp_path / "o", secret=tmp_path / "s",
           folder=tmp_path)  # fmt: skip
-    sealed = Sealed.read(tmp_path / "s")
+    sealed = SealedCoins.read(tmp_path / "s")
     found = read_source(Source(source="o/data.npz"), tmp_path, None).row_digests()
     canaries = sealed.candidates.row_digests()
     assert len(set(canaries)) == COUNT
@@ -135,7 +135,7 @@ def test_cells_of_a_table_stay_as_they_are(tmp_path: Path) -> None:
     assert before[0] == after[0]
     assert set(before) <= set(after)
     new = [line.split(",") for line in sorted(set(after) - set(before))]
-    assert len(new) == Sealed.read(tmp_path / "s").included.sum()
+    assert len(new) == SealedCoins.read(tmp_path / "s").included.sum()
     for _, age, fever, ward, code, smokes, sick in new:
         assert 0 <= int(age) <= 100
         assert len(fever.partition(".")[2]) == 1
@@ -167,7 +167,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_positions_tell_nothing(planted: Path) -> None:
-    sealed = Sealed.read(planted / "coins.sealed")
+    sealed = SealedCoins.read(planted / "coins.sealed")
     original = read_source(Source(source="digits"), planted, None)
     back = read_source(Source(source=str(planted / "out" / "digits.npz")), planted, None)
     place = {digest: row for row, digest in enumerate(back.row_digests())}
@@ -180,7 +180,7 @@ def test_positions_tell_nothing(planted: Path) -> None:
 
 
 def test_coins_are_fair_and_drawn_anew(planted: Path, tmp_path: Path) -> None:
-    coins = Sealed.read(planted / "coins.sealed").included
+    coins = SealedCoins.read(planted / "coins.sealed").included
     assert stats.binomtest(int(coins.sum()), len(coins)).pvalue > 1e-6
     assert stats.binomtest(int((coins[1:] == coins[:-1]).sum()), len(coins) - 1).pvalue > 1e-6
     again = plant(
@@ -190,16 +190,19 @@ def test_coins_are_fair_and_drawn_anew(planted: Path, tmp_path: Path) -> None:
         out=tmp_path / "o",
         secret=tmp_path / "s",
     )
-    other = Sealed.read(tmp_path / "s")
+    other = SealedCoins.read(tmp_path / "s")
     assert stats.binomtest(int((coins == other.included).sum()), len(coins)).pvalue > 1e-6
-    assert again.commitment == other.commitment != Sealed.read(planted / "coins.sealed").commitment
+    assert again.commitment == other.commitment != SealedCoins.read(planted / "coins.sealed").commitment
 
 
 def test_the_seal_is_private_and_the_public_side_does_not_open_it(planted: Path) -> None:
     for path in [planted / "coins.sealed", *planted.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
     assert {entry.name for entry in (planted / "out").iterdir()} == {"digits.npz", "planted.json"}
-    sealed, public = Sealed.read(planted / "coins.sealed"), json.loads((planted / "out" / "planted.json").read_text())
+    sealed, public = (
+        SealedCoins.read(planted / "coins.sealed"),
+        json.loads((planted / "out" / "planted.json").read_text()),
+    )
     assert public["commitment"] == sealed.commitment
     assert public["canaries"] == 1000
     assert sealed.salt not in json.dumps(public)
@@ -318,7 +321,7 @@ def test_force_plants_what_cannot_contradict_the_claim(tmp_path: Path, monkeypat
     found = auditor(*asked, "--force")
     assert found.exit_code == 0, found.output
     assert "cannot contradict a claim of 8" in found.output
-    assert Sealed.read(Path("coins")).commitment in found.stdout
+    assert SealedCoins.read(Path("coins")).commitment in found.stdout
 
 
 # --- the ceiling

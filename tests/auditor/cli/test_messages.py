@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from attacks.registry import ENTRY_POINTS, catalogue
+from attacks.registry import ENTRY_POINTS, registered_attacks
 from auditor.cli.errors import guarded, in_words
 from auditor.cli.main import app
 from auditor.cli.terminal import harmless
@@ -78,20 +78,20 @@ class Point:
     ],
 )
 def test_a_broken_plug_in_is_named_with_its_package(loaded: Any, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = catalogue()["lira"] if loaded == "taken" else loaded
+    loaded = registered_attacks()["lira"] if loaded == "taken" else loaded
     points = importlib.metadata.entry_points
 
     def with_ours(**given: Any) -> Any:
         return [Point(loaded)] if given.get("group") == ENTRY_POINTS else points(**given)
 
     monkeypatch.setattr(importlib.metadata, "entry_points", with_ours)
-    catalogue.cache_clear()
+    registered_attacks.cache_clear()
     try:
         with pytest.raises(PluginError) as found:
-            catalogue()
+            registered_attacks()
     finally:
         monkeypatch.undo()
-        catalogue.cache_clear()
+        registered_attacks.cache_clear()
     assert said in str(found.value)
     assert "entry point 'mine' of package mine-attacks 1.2 (privacy_auditor.attacks: mine.attack:Mine)" in str(
         found.value

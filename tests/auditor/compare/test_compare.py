@@ -15,12 +15,12 @@ from auditor.audit import Audit, run_audit
 from auditor.cli.main import app
 from auditor.compare.plan import compare_plan
 from auditor.compare.run import run_comparison
-from auditor.context import Setting
-from auditor.workspace import Workplace
+from auditor.context import RunContext
+from auditor.workspace import Workspace
 from defenses.errors import PlanError
 from defenses.events import PureDpEvent
 from defenses.guarantee import Guarantee
-from defenses.schemes import schemes
+from defenses.schemes import registered_schemes
 from defenses.schemes.none import NoDefense
 from reports.pages.comparison_page import comparison_markdown, headline, render_comparison
 from reports.records.comparison import Comparison, Place, place_of
@@ -64,7 +64,7 @@ class Liar(NoDefense):
 
 @pytest.fixture
 def with_liar(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("auditor.plan.resolve.schemes", lambda: schemes() | {"liar": Liar})
+    monkeypatch.setattr("auditor.plan.resolve.registered_schemes", lambda: registered_schemes() | {"liar": Liar})
 
 
 def test_each_value_is_an_audit_of_its_own_with_its_own_training() -> None:
@@ -105,7 +105,7 @@ def test_steps_are_watched_where_they_can_be_tested(tmp_path: Path) -> None:
         '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 4\n'
     )
     text = PLAN.replace("epochs = 60", "epochs = 2") + more
-    found = run_comparison(compare_plan(tomllib.loads(text)), Setting(Workplace(tmp_path / "w")), tmp_path / "out")
+    found = run_comparison(compare_plan(tomllib.loads(text)), RunContext(Workspace(tmp_path / "w")), tmp_path / "out")
     assert [run.epsilons is not None and run.epsilons.implied is not None for run in found.runs] == [False, True]
     with pytest.raises(PlanError, match="canaries"):
         compare_plan(content('[white_box]\ncanaries = 0\n[[schemes]]\nname = "none"'))
@@ -114,7 +114,7 @@ def test_steps_are_watched_where_they_can_be_tested(tmp_path: Path) -> None:
 def test_a_scheme_that_does_not_exist_is_found_before_anything_is_trained(tmp_path: Path) -> None:
     plan = compare_plan(content('[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sdg"\nepsilon = 1'))
     with pytest.raises(PlanError, match="did you mean 'dp_sgd'"):
-        run_comparison(plan, Setting(Workplace(tmp_path / "work")), tmp_path)
+        run_comparison(plan, RunContext(Workspace(tmp_path / "work")), tmp_path)
     assert not list(tmp_path.rglob("*.model"))
 
 
@@ -123,8 +123,8 @@ def test_a_contradiction_is_a_finding_and_a_failure_is_a_row(with_liar: None, tm
         '[[schemes]]\nname = "none"\n[[schemes]]\nname = "liar"\n'
         '[[schemes]]\nname = "none"\nlabel = "too fast"\ntraining = { learning_rate = 1e30 }\n'
     )
-    plan, setting = compare_plan(content(more)), Setting(Workplace(tmp_path / "work"))
-    found = run_comparison(plan, setting, tmp_path / "out")
+    plan, context = compare_plan(content(more)), RunContext(Workspace(tmp_path / "work"))
+    found = run_comparison(plan, context, tmp_path / "out")
     assert [place_of(run) for run in found.runs] == [Place.NOTHING, Place.CONTRADICTED, Place.FAILED]
     assert "diverged" in (found.runs[2].reason or "")
     assert found.runs[1].accuracy_holdout is not None
@@ -136,7 +136,7 @@ def test_a_contradiction_is_a_finding_and_a_failure_is_a_row(with_liar: None, tm
     assert page == render_comparison(found)
     assert "contradicted" in page
     assert "did not run" in comparison_markdown(found)
-    again = run_comparison(plan, setting, tmp_path / "out")
+    again = run_comparison(plan, context, tmp_path / "out")
     assert [run.epsilons for run in again.runs] == [run.epsilons for run in found.runs]
 
 
@@ -161,8 +161,8 @@ def told(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_what_was_stopped_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schemes = '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 2\n'
-    (tmp_path / "plan.toml").write_text(PLAN.replace("epochs = 60", "epochs = 2") + schemes)
+    registered_schemes = '[[schemes]]\nname = "none"\n[[schemes]]\nname = "dp_sgd"\nepsilon = 2\n'
+    (tmp_path / "plan.toml").write_text(PLAN.replace("epochs = 60", "epochs = 2") + registered_schemes)
     audits = 0
 
     def stopped_in_the_second(*given: Any) -> Audit:

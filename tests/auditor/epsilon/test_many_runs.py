@@ -8,7 +8,7 @@ import pytest
 from auditor.epsilon.bound import BoundKind
 from auditor.epsilon.gaussian_dp import gaussian_mu
 from auditor.epsilon.many_runs import ManyRunAudit, audit_many_runs, crafted_job
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job
 from defenses.engine.store import ModelStore
@@ -48,7 +48,7 @@ def pretrained(pool: Records) -> Ensemble:
 def audited(pretrained: Ensemble, pool: Records, defense: DPSGD, runs: int) -> tuple[ManyRunAudit, float]:
     recipe = Recipe(architecture=MLP, lots=Lots(20, 20, 3), learning_rate=0.1)
     job, canary = crafted_job(pretrained, pool.take(np.arange(300, 400)), recipe, defense, members=20)
-    most = price(job.defense, History(job.recipe.lots), delta=DELTA).epsilon  # type: ignore[union-attr]
+    most = account_run(job.defense, History(job.recipe.lots), delta=DELTA).epsilon  # type: ignore[union-attr]
     return audit_many_runs(job, canary, runs=runs, seed=3, delta=DELTA, width=50), most
 
 

@@ -15,7 +15,7 @@ from attacks.protocol import Guesses, MembershipScores
 from attacks.target import Target
 from attacks.transcript import Transcript
 from auditor.evidence.attack_cache import KeptClaims
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.authentication import Authenticator
 from defenses.engine.storage import Folder
 from defenses.records import Image, Records
@@ -34,7 +34,7 @@ TARGET = Target(
 
 
 def key(target: Target, attack: Population | None = None) -> str:
-    question = Question(target, np.ones(5, dtype=np.bool_))
+    question = AttackTarget(target, np.ones(5, dtype=np.bool_))
     return KeptClaims(Folder(Path(), KEY)).key(attack or Population(), question, "plan", device="cpu")
 
 

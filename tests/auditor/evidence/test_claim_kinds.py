@@ -12,10 +12,10 @@ from attacks.protocol import Attack, Claim
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.evidence.claim_kind import ClaimKind, Joined, claim_kinds
 from auditor.plan.plan import parse_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from reports import measures
 from reports.records.report import AttackStatus, Estimate, Status
 
@@ -104,11 +104,11 @@ def test_a_new_kind_goes_through_an_audit_without_another_edit(tmp_path: Path, m
     )  # fmt: skip
     monkeypatch.setitem(measures._NAMED, "count_error", about)
     monkeypatch.setitem(claim_kinds(), Count, CountKind())
-    monkeypatch.setattr("auditor.plan.resolve.catalogue", lambda: {"head_count": HeadCount})
+    monkeypatch.setattr("auditor.plan.resolve.registered_attacks", lambda: {"head_count": HeadCount})
     RUNS.clear()
-    setting = Setting(Workplace(tmp_path), device="cpu")
+    context = RunContext(Workspace(tmp_path), device="cpu")
     for _ in range(2):  # the second time the claim is kept
-        report = run_audit(parse_plan(PLAN), setting).report
+        report = run_audit(parse_plan(PLAN), context).report
         (attack,) = report.attacks
         assert attack.status is AttackStatus.RAN, attack.reason
         assert attack.notes == ["Counted."]

@@ -15,7 +15,7 @@ from attacks.view import View
 from auditor.evidence.attribute_inference import hidden_values, join_guesses
 from auditor.evidence.run_attack import gather
 from auditor.evidence.singling_out import join_predicates
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.progress import OnProgress, silent
 from defenses.records import Column, IntArray, Records, Table
 from reports.records.report import AttackStatus, Estimate
@@ -116,7 +116,7 @@ class Cut(nn.Module):
 
 def test_a_copy_is_measured_beside_what_was_known_without_a_query() -> None:
     records, included = people()
-    question = Question(Target(Cut(0.5), records, "d"), included)
+    question = AttackTarget(Target(Cut(0.5), records, "d"), included)
     claim = ExtractedModel((Stolen(10, Cut(0.2)), Stolen(100, Cut(0.45))), without_target=Cut(0.9))
     entry = gather(Says(claim), question, required=True, rng=np.random.default_rng(0), device="cpu")
     assert entry.status is AttackStatus.RAN
@@ -133,7 +133,7 @@ def test_a_copy_is_measured_beside_what_was_known_without_a_query() -> None:
 
 def test_a_copy_that_breaks_is_a_failed_attack() -> None:
     records, included = people()
-    question = Question(Target(Cut(0.5), records, "d"), included)
+    question = AttackTarget(Target(Cut(0.5), records, "d"), included)
     entry = gather(
         Says(ExtractedModel((Stolen(1, Cut(float("nan"))),))),
         question, required=True, rng=np.random.default_rng(0), device="cpu",

@@ -12,12 +12,12 @@ from attacks.target import Target
 from attacks.threat_model import ThreatModel
 from attacks.view import View
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.evidence.reconstruction_comparison import compare, flagged, in_words
 from auditor.evidence.run_attack import gather
 from auditor.plan.plan import parse_plan
-from auditor.subject import Question
-from auditor.workspace import Workplace
+from auditor.subject import AttackTarget
+from auditor.workspace import Workspace
 from defenses.architectures import Architecture
 from defenses.progress import OnProgress, silent
 from defenses.records import Image, Records
@@ -55,7 +55,7 @@ def faces(seed: int = 0) -> tuple[Records, np.ndarray]:
 def gathered(made: np.ndarray, records: Records, included: np.ndarray):  # type: ignore[no-untyped-def]
     model = Architecture("mlp").build((1, 8, 8), 4, seed=0)
     kind = type("Made", (Says,), {"made": made.astype(np.float32)})
-    question = Question(Target(model, records, "d"), included)
+    question = AttackTarget(Target(model, records, "d"), included)
     return gather(kind(), question, required=True, rng=np.random.default_rng(0), device="cpu")
 
 
@@ -111,7 +111,7 @@ def test_an_audit_reports_model_inversion_beside_membership(tmp_path: Path) -> N
         'epochs = 20\nbatch_size = 20\nlearning_rate = 0.05\nmomentum = 0.9\n[[attacks]]\nname = "model_inversion"\n'
         '[[attacks]]\nname = "loss_threshold"\n[[limits]]\nmeasure = "auc"\nmaximum = 0.6\n'
     )
-    report = run_audit(plan, Setting(Workplace(tmp_path), device="cpu")).report
+    report = run_audit(plan, RunContext(Workspace(tmp_path), device="cpu")).report
     found = {attack.name: attack for attack in report.attacks}["model_inversion"]
     assert found.copies is not None
     assert found.copies.reconstructions == 40

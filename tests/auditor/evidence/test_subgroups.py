@@ -13,7 +13,7 @@ from auditor.evidence.membership import ScoredCandidates
 from auditor.evidence.ranking import Ranking
 from auditor.evidence.run_attack import Evidence
 from auditor.evidence.subgroups import SMALLEST, check_slices, parts, slices
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
 from reports.records.report import AttackStatus
@@ -32,7 +32,7 @@ def evidence(scores: np.ndarray, included: np.ndarray, units: np.ndarray | None 
     records = Records(
         np.zeros((len(scores), 1), np.float32), np.zeros(len(scores), np.int64), 2, Table((), "y", ()), owner=units
     )
-    question = Question(Target(nn.Linear(1, 2), records, "d"), included)
+    question = AttackTarget(Target(nn.Linear(1, 2), records, "d"), included)
     joined = ScoredCandidates(Ranking(scores, included, units))
     return Evidence(LossThreshold(), True, AttackStatus.RAN, question, claim=MembershipScores(scores), joined=joined)
 

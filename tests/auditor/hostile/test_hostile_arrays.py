@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from hostile import fuzz, modest, refused
 
-from auditor.canaries.sealed_coins import FORMAT, Sealed
-from auditor.context import Setting
+from auditor.canaries.sealed_coins import FORMAT, SealedCoins
+from auditor.context import RunContext
 from auditor.datasets import load
 from auditor.datasets.pixels import read_idx
 from auditor.files.npz import read_npz
 from auditor.plan.plan import parse_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.errors import DataError
 from defenses.records import Image, Records, Table
 
@@ -254,7 +254,7 @@ def scores(rows: int = 40) -> Arrays:
 def read_scores(path: Path) -> None:
     plan = parse_plan(PLAN.format(path.name))
     with np.errstate(all="raise"):
-        plan.target.build(plan, Setting(Workplace(path.parent / "work"), path.parent, max_memory=BUDGET))
+        plan.target.build(plan, RunContext(Workspace(path.parent / "work"), path.parent, max_memory=BUDGET))
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def sealed(**changed: Any) -> bytes:
     about = {"candidates": digit_records(), "included": np.arange(20) % 2 == 0, "kind": "mislabelled"}
     about |= {"data": "a.npz", "data_digest": "0" * 64, "reading": {}, "salt": "00" * 32}
     file = io.BytesIO()
-    Sealed(**about | changed).write(file)  # type: ignore[arg-type]
+    SealedCoins(**about | changed).write(file)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -378,7 +378,7 @@ def put_sealed(path: Path, content: bytes) -> Path:
 )
 def test_a_commitment_that_fits_makes_no_lie_true(changed: Arrays, tmp_path: Path) -> None:
     with refused(DataError, "not a sealed file", "name the one that belongs"):
-        Sealed.read(put_sealed(tmp_path / "a.sealed", sealed(**changed)))
+        SealedCoins.read(put_sealed(tmp_path / "a.sealed", sealed(**changed)))
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_commitment_that_fits_makes_no_lie_true(changed: Arrays, tmp_path: Pat
 def test_a_header_that_is_none_is_refused(header: bytes, tmp_path: Path) -> None:
     arrays = digits() | {"coins": np.zeros(20), "header": np.frombuffer(header, np.uint8)}
     with refused(DataError, "not a sealed file", "name the one that belongs"):
-        Sealed.read(put_sealed(tmp_path / "a.sealed", npz(**arrays)))
+        SealedCoins.read(put_sealed(tmp_path / "a.sealed", npz(**arrays)))
 
 
 def test_a_sealed_bomb_is_measured_first(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ def test_a_sealed_bomb_is_measured_first(tmp_path: Path) -> None:
     about = {"header": np.zeros(1, np.uint8), "coins": np.zeros(2), "y": np.zeros(2)}
     np.savez_compressed(file, x=np.zeros(300 * MEBIBYTE, np.uint8), **about)
     with refused(DataError, "would need", "raise --max-memory"), modest(100):
-        Sealed.read(put_sealed(tmp_path / "a.sealed", file.getvalue()), max_memory=BUDGET)
+        SealedCoins.read(put_sealed(tmp_path / "a.sealed", file.getvalue()), max_memory=BUDGET)
 
 
 # --- idx files
@@ -434,7 +434,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a.npz": load,
     "scores.npz": read_scores,
     "scores.csv": read_scores,
-    "a.sealed": Sealed.read,
+    "a.sealed": SealedCoins.read,
     "a-idx3-ubyte": read_idx,
 }
 
@@ -475,7 +475,7 @@ VALID: dict[str, tuple[str, Callable[[], bytes], Callable[[Path], object]]] = {
     ),
     "scores": ("scores.npz", lambda: npz(**scores()), read_scores),
     "table of scores": ("scores.csv", table_of_scores, read_scores),
-    "sealed": ("a.sealed", sealed, lambda path: Sealed.read(path, max_memory=BUDGET)),
+    "sealed": ("a.sealed", sealed, lambda path: SealedCoins.read(path, max_memory=BUDGET)),
     "idx": (
         "a-idx1-ubyte",
         lambda: b"\x00\x00\x08\x02" + struct.pack(">II", 3, 4) + bytes(12),

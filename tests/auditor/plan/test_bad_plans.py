@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import parse_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.architectures import Architecture
 from defenses.errors import DataError, PlanError
 from reports.pages.report_page import render
@@ -64,8 +64,8 @@ name = "model_inversion"
 
 def audited(plan: str, folder: Path) -> Report:
     """Run a plan, and refuse what is no number in all that people and machines read of it."""
-    setting = Setting(Workplace(folder / ".auditor"), device="cpu", plan_folder=folder)
-    report = run_audit(parse_plan(plan), setting).report
+    context = RunContext(Workspace(folder / ".auditor"), device="cpu", plan_folder=folder)
+    report = run_audit(parse_plan(plan), context).report
     json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(f"{name} in a report"))
     assert ">nan<" not in render(report).lower()
     return report

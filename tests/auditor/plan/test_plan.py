@@ -2,7 +2,7 @@
 
 import pytest
 
-from attacks.registry import catalogue
+from attacks.registry import registered_attacks
 from auditor.plan.plan import parse_plan, parse_table
 from auditor.plan.resolve import resolve_architecture, resolve_attacks, resolve_defense, resolve_recipe
 from auditor.verdicts.findings import check_limits
@@ -113,7 +113,7 @@ def test_a_bad_attack_is_refused_in_a_sentence(extra: str, words: str) -> None:
 def test_a_bad_limit_is_refused_in_a_sentence(measure: str, maximum: float, words: str) -> None:
     plan = parse_plan(GOOD + f'[[limits]]\nmeasure = "{measure}"\nmaximum = {maximum}')
     with pytest.raises(PlanError, match=words):
-        check_limits(plan, [catalogue()["lira"]()])
+        check_limits(plan, [registered_attacks()["lira"]()])
 
 
 def test_a_named_attack_is_required_and_keeps_its_parameters() -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from scipy import stats
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.reproductions import local_accuracy, local_costs, p1
 from auditor.reproductions.local_accuracy import ADULT, MNIST, SOURCE, Case, schemes
 from auditor.reproductions.local_costs import NodeTimes, linear_gradients, mean_of
-from auditor.workspace import Workplace
-from defenses.accounting import price
+from auditor.workspace import Workspace
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History
 from defenses.guarantee import Guarantee
@@ -108,7 +108,7 @@ def test_every_curve_claims_epsilon_0_and_only_the_repaired_ones_prove_something
         if not isinstance(scheme, LocalDP):
             continue
         assert replace(scheme, mode=Mode.LITERAL).claimed(history).epsilon == 2.0
-        proved = price(scheme, history, delta=0.0)
+        proved = account_run(scheme, history, delta=0.0)
         assert isinstance(proved, Guarantee) is (scheme.mode is Mode.REPAIRED)
         if isinstance(proved, Guarantee):
             assert proved.epsilon == (10.0 if "gradients alone" in name else 2.0)
@@ -134,8 +134,8 @@ def test_the_whole_experiment_runs_small(
     shrink(monkeypatch)
     if second == "adult":
         monkeypatch.setattr(p1, "MNIST", p1.ADULT)
-    setting = Setting(workplace=Workplace(tmp_path), data_dir=data_dir, device="cpu")
-    found = p1.reproduce(0.01, setting)
+    context = RunContext(workspace=Workspace(tmp_path), data_dir=data_dir, device="cpu")
+    found = p1.reproduce(0.01, context)
     assert Reproduction.model_validate(json.loads(found.model_dump_json())) == found
     rows = {(row.what, row.setting.split(", linear classifier, 5 epochs")[-1].lstrip(", ")): row for row in found.rows}
     exponent = next(row for row in found.rows if row.what.startswith("power of the number"))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.reproductions import experiments, p2, p2_models
 from auditor.reproductions.p2_models import Bench, Snapshots, inferred_labels, scheme_of
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.accounting import account
 from defenses.architectures import Architecture
 from defenses.defense import History
@@ -43,7 +43,7 @@ def digits(n: int, seed: int) -> Records:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Setting:
+def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> RunContext:
     """Three epochs, two sizes and fifteen victims on images that anybody can tell apart."""
     monkeypatch.setattr(p2_models, "load", lambda name, split="train", data_dir=None: digits(600, split == "test"))
     for name, value in (("PUBLIC", 100), ("MEMBERS", 200), ("HIDDEN", 8), ("COMPONENTS", 20)):
@@ -53,7 +53,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Setting:
     monkeypatch.setattr(p2, "TABLE_RECORDS", (100, 200))
     monkeypatch.setattr(p2, "TABLE_EPOCHS", (1, 2))
     monkeypatch.setattr(p2, "VICTIMS", 15)
-    return Setting(workplace=Workplace(tmp_path / "work"), device="cpu")
+    return RunContext(workspace=Workspace(tmp_path / "work"), device="cpu")
 
 
 def rows(found: Reproduction, what: str, *where: str) -> list[object]:
@@ -61,7 +61,9 @@ def rows(found: Reproduction, what: str, *where: str) -> list[object]:
 
 
 @pytest.mark.slow
-def test_it_is_found_and_prints_every_figure_with_its_neighbour(toy: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_found_and_prints_every_figure_with_its_neighbour(
+    toy: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert experiments()["P2"].DEFAULT_SCALE == p2.DEFAULT_SCALE
     found = p2.reproduce(1.0, toy)
     assert Reproduction.model_validate_json(found.model_dump_json()) == found
@@ -89,7 +91,7 @@ def test_it_is_found_and_prints_every_figure_with_its_neighbour(toy: Setting, mo
 
 
 def test_at_a_smaller_scale_the_cells_of_the_table_are_not_compared(
-    toy: Setting, monkeypatch: pytest.MonkeyPatch
+    toy: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(p2, "TABLE_RECORDS", (200,))
     monkeypatch.setattr(p2, "TABLE_EPOCHS", (1,))
@@ -126,7 +128,7 @@ def test_weights_kept_on_the_way_are_those_of_a_shorter_run() -> None:
 
 
 def test_a_model_kept_on_the_way_takes_images_and_a_second_look_trains_nothing(
-    toy: Setting, monkeypatch: pytest.MonkeyPatch
+    toy: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(1.0, toy)
     found = bench.models(scheme_of(2.0), 100, (3, 1))

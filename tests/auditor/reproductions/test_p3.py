@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import load
 from auditor.reproductions import adult_tables, experiments, p3
 from auditor.reproductions.tables_told_apart import shown_epsilon, worst_neighbours
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.guarantee import Neighboring
 from defenses.mechanisms.tables import Ways
 from defenses.modes import Mode
@@ -126,7 +126,7 @@ def test_columns_and_pairs_of_adult_at_a_total_of_one(adult: Records, monkeypatc
 
 @pytest.mark.slow
 def test_it_runs_at_a_small_scale(data_dir: Path, tmp_path: Path) -> None:
-    found = p3.reproduce(0.02, Setting(Workplace(tmp_path), data_dir=data_dir, device="cpu"))
+    found = p3.reproduce(0.02, RunContext(Workspace(tmp_path), data_dir=data_dir, device="cpu"))
     assert found.scale == 0.02
     assert {row.outcome for row in found.rows} >= {Outcome.NOT_COMPARABLE, Outcome.NOT_REPRODUCED, Outcome.OURS_ALONE}
     assert any("model trained on real rows" in row.what for row in found.rows)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.reproductions import experiments, learning_curve, p5
 from auditor.reproductions.learning_curve import Curve
-from auditor.workspace import Workplace
-from defenses.accounting import price
+from auditor.workspace import Workspace
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job
 from defenses.engine.training import train
@@ -32,8 +32,8 @@ def images(n: int, labels: int = 3) -> Records:
     return Records(x.astype(np.float32), y, labels, Image())
 
 
-def setting(folder: Path, data_dir: Path | None = None) -> Setting:
-    return Setting(Workplace(folder), device="cpu", data_dir=data_dir)
+def context(folder: Path, data_dir: Path | None = None) -> RunContext:
+    return RunContext(Workspace(folder), device="cpu", data_dir=data_dir)
 
 
 def test_the_time_to_an_accuracy_is_read_between_epochs() -> None:
@@ -85,7 +85,7 @@ def test_printed_accuracies_follow_from_printed_differences() -> None:
 def test_all_methods_but_the_literal_one_cost_the_same() -> None:
     history = History(Lots(100, 100, 2))
     for name, way in p5.methods(10).items():
-        found = price(way.defense, history, delta=p5.DELTA)
+        found = account_run(way.defense, history, delta=p5.DELTA)
         if name == p5.LITERAL_NAME:
             assert isinstance(found, Unaccounted)
         else:
@@ -107,7 +107,7 @@ def test_watching_a_run_does_not_change_it_and_it_is_kept(mode: Mode, tmp_path: 
     scheme = AdaptiveClipping(mode=mode, labels=3, noise_multiplier=0.5)
     recipe = Recipe(architecture=Architecture("mlp", {"hidden": [8]}), lots=Lots(40, 20, 3), learning_rate=0.05)
     job = Job(recipe, scheme, records)
-    curve = learning_curve.learning_curve(job, test, seed=5, setting=setting(tmp_path))
+    curve = learning_curve.learning_curve(job, test, seed=5, context=context(tmp_path))
     model = train(job, np.ones((1, 40), bool), [5], device="cpu")
     right = model.logits(test.x)[0].argmax(1) == test.y
     assert curve.right == "".join("01"[int(each)] for each in right)
@@ -115,9 +115,9 @@ def test_watching_a_run_does_not_change_it_and_it_is_kept(mode: Mode, tmp_path: 
     assert len(curve.accuracy) == len(curve.seconds) == 3
     assert all(0 < before < after for before, after in zip(curve.seconds, curve.seconds[1:], strict=False))
     kept = list((tmp_path / "curves").iterdir())
-    assert learning_curve.learning_curve(job, test, seed=5, setting=setting(tmp_path)) == curve  # to the last digit
-    learning_curve.learning_curve(job, images(24), seed=5, setting=setting(tmp_path))
-    learning_curve.learning_curve(job, test, seed=6, setting=setting(tmp_path))
+    assert learning_curve.learning_curve(job, test, seed=5, context=context(tmp_path)) == curve  # to the last digit
+    learning_curve.learning_curve(job, images(24), seed=5, context=context(tmp_path))
+    learning_curve.learning_curve(job, test, seed=6, context=context(tmp_path))
     assert len(list((tmp_path / "curves").iterdir())) == len(kept) + 2
 
 
@@ -125,7 +125,7 @@ def test_a_whole_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(p5, "load", lambda name, split="all", **_: images(30 if split == "test" else 60))
     monkeypatch.setattr(p5, "PRINTED", {"medical_mnist": p5.PRINTED["medical_mnist"]})
     assert experiments()["P5"].DEFAULT_SCALE == p5.DEFAULT_SCALE
-    found = p5.reproduce(0.001, setting(tmp_path))
+    found = p5.reproduce(0.001, context(tmp_path))
     assert Reproduction.model_validate_json(found.model_dump_json()) == found
     json.dumps(json.loads(found.model_dump_json()), allow_nan=False)
     assert len(found.rows) == 12
@@ -140,7 +140,7 @@ def test_a_whole_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "one run of the scheme" in literal.note
     assert "one run" not in gain.note
     monkeypatch.setattr(learning_curve, "train", None)  # a second run trains nothing
-    again = p5.reproduce(0.001, setting(tmp_path))
+    again = p5.reproduce(0.001, context(tmp_path))
     assert again.rows == found.rows
 
 
@@ -148,7 +148,7 @@ def test_a_whole_reproduction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_real_data_is_cut_to_size(
     name: str, count: int, shape: tuple[int, ...], tmp_path: Path, data_dir: Path
 ) -> None:
-    records, test = p5.Size(0.01).data(name, setting(tmp_path, data_dir))
+    records, test = p5.Size(0.01).data(name, context(tmp_path, data_dir))
     assert records.shape == test.shape == shape
     assert len(records) == count
     assert len(test) in (1794, 2000)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan, parse_plan
 from auditor.targets.generator_samples import draw_samples
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.errors import PlanError
 from defenses.records import Column, Image, Records, Table
 from reports.records.report import Report, Status
@@ -70,48 +70,48 @@ def own(factory: Callable[..., Any]) -> str:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
+def context(tmp_path: Path) -> RunContext:
     for name, seed in (("members", 1), ("others", 2), ("released", 1)):
         x, y = pictures(seed)
         np.savez(tmp_path / f"{name}.npz", x=x, y=y)
-    return Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu", allow_code=True)
+    return RunContext(Workspace(tmp_path / "w"), plan_folder=tmp_path, device="cpu", allow_code=True)
 
 
 def found(report: Report) -> dict[str, float | None]:
     return {attack.name: attack.measures["auc"].value for attack in report.attacks}
 
 
-def test_a_generator_of_copies_is_found_like_released_copies(setting: Setting) -> None:
-    report = run_audit(plan_of(own(copies)), setting).report
-    released = run_audit(parse_plan(PLAN.format(release='synthetic = {source = "released.npz"}')), setting).report
+def test_a_generator_of_copies_is_found_like_released_copies(context: RunContext) -> None:
+    report = run_audit(plan_of(own(copies)), context).report
+    released = run_audit(parse_plan(PLAN.format(release='synthetic = {source = "released.npz"}')), context).report
     assert report.verdict is Status.LEAKS
     assert found(report) == found(released)
     assert report.subject.model == "120 released records, no model"
 
 
-def test_a_generator_of_strangers_is_not_flagged(setting: Setting) -> None:
-    report = run_audit(plan_of(own(strangers)), setting).report
+def test_a_generator_of_strangers_is_not_flagged(context: RunContext) -> None:
+    report = run_audit(plan_of(own(strangers)), context).report
     assert Status.LEAKS not in {finding.status for finding in report.findings}
     assert all(auc is not None and abs(auc - 0.5) < 0.15 for auc in found(report).values())
 
 
-def test_samples_without_labels_are_compared_without_them(setting: Setting) -> None:
+def test_samples_without_labels_are_compared_without_them(context: RunContext) -> None:
     def target(factory: Callable[..., Any]) -> Any:
         plan = plan_of(own(factory))
-        return plan.target.build(plan, setting).target
+        return plan.target.build(plan, context).target
 
     named, unnamed = target(copies), target(unnamed_copies)
     assert len(np.unique(named.candidates.y)) == len(np.unique(named.synthetic.y)) == CLASSES
     assert not unnamed.candidates.y.any()
     assert not unnamed.synthetic.y.any()
     assert np.array_equal(named.synthetic.x, unnamed.synthetic.x)
-    assert found(run_audit(plan_of(own(unnamed_copies)), setting).report)["nearest_synthetic"] == 1.0
+    assert found(run_audit(plan_of(own(unnamed_copies)), context).report)["nearest_synthetic"] == 1.0
 
 
-def test_the_plan_says_which_samples_are_drawn(setting: Setting) -> None:
+def test_the_plan_says_which_samples_are_drawn(context: RunContext) -> None:
     def drawn(samples: int) -> np.ndarray:
         plan = plan_of(own(strangers), samples=samples)
-        synthetic = plan.target.build(plan, setting).target.synthetic
+        synthetic = plan.target.build(plan, context).target.synthetic
         assert synthetic is not None
         return synthetic.x
 
@@ -131,14 +131,14 @@ def test_the_plan_says_which_samples_are_drawn(setting: Setting) -> None:
         (own(makes_text), "returned str; a factory returns what can be called"),
     ],
 )
-def test_what_is_no_generator_is_refused(name: str, says: str, setting: Setting) -> None:
+def test_what_is_no_generator_is_refused(name: str, says: str, context: RunContext) -> None:
     with pytest.raises(PlanError, match=says):
-        run_audit(plan_of(name), setting)
+        run_audit(plan_of(name), context)
 
 
-def test_code_runs_only_where_it_is_allowed(setting: Setting) -> None:
+def test_code_runs_only_where_it_is_allowed(context: RunContext) -> None:
     with pytest.raises(PlanError, match="give --allow-code if you trust it"):
-        run_audit(plan_of(own(broken_factory)), replace(setting, allow_code=False))
+        run_audit(plan_of(own(broken_factory)), replace(context, allow_code=False))
 
 
 @pytest.mark.parametrize(

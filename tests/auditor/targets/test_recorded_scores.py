@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from attacks.recorded_models import RecordedModel
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan, parse_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.errors import DataError, NotApplicableError, PlanError
 from reports.records.report import AttackStatus, Status
 
@@ -46,7 +46,7 @@ def plan(path: str, head: str = "") -> Plan:
 
 def audit(arrays: dict[str, np.ndarray], folder: Path, head: str = "", name: str = "scores.npz"):  # type: ignore[no-untyped-def]
     np.savez(folder / name, **arrays)
-    return run_audit(plan(name, head), Setting(Workplace(folder / "work"), plan_folder=folder))
+    return run_audit(plan(name, head), RunContext(Workspace(folder / "work"), plan_folder=folder))
 
 
 def area(found, attack: str) -> float:  # type: ignore[no-untyped-def]
@@ -67,7 +67,7 @@ def test_fair_coins_show_an_epsilon_against_a_claim(tmp_path: Path) -> None:
     text = PLAN.format(head=f'title = "recorded"\nshadows = {K}\n{head}', path="scores.npz")
     np.savez(tmp_path / "scores.npz", **outputs())
     chosen = parse_plan(text + 'inclusion = "independent_coins"\n')
-    found = run_audit(chosen, Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path))
+    found = run_audit(chosen, RunContext(Workspace(tmp_path / "work"), plan_folder=tmp_path))
     assert found.report.epsilons.shown is not None
     assert found.report.verdict is Status.VIOLATED
 
@@ -114,7 +114,7 @@ def test_a_csv_is_enough(tmp_path: Path) -> None:
     header = "member,label,logits_0,logits_1,logits_2"
     np.savetxt(tmp_path / "scores.csv", rows, delimiter=",", header=header, comments="")
     chosen = plan("scores.csv", 'attacks = [{name = "loss_threshold"}]')
-    found = run_audit(chosen, Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path))
+    found = run_audit(chosen, RunContext(Workspace(tmp_path / "work"), plan_folder=tmp_path))
     assert area(found, "loss_threshold") == pytest.approx(
         roc_auc_score(arrays["member"], [row[c] - np.log(np.exp(row).sum()) for row, c in
                                          zip(arrays["logits"], arrays["label"], strict=True)])
@@ -178,6 +178,6 @@ def test_a_plan_with_more_than_scores_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="leave out model"):
         parse_plan(PLAN.format(head='title = "x"\n[model]\narchitecture = "mlp"', path="scores.npz"))
     with pytest.raises(DataError, match=r"npz or \.csv"):
-        run_audit(plan("scores.txt"), Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path))
+        run_audit(plan("scores.txt"), RunContext(Workspace(tmp_path / "work"), plan_folder=tmp_path))
     with pytest.raises(DataError, match="cannot be read"):
-        run_audit(plan("missing.npz"), Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path))
+        run_audit(plan("missing.npz"), RunContext(Workspace(tmp_path / "work"), plan_folder=tmp_path))

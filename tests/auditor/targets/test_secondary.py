@@ -9,13 +9,13 @@ import torch
 from attacks.gradient_leakage.shared_gradients import deviation_of_noise
 from attacks.target import Target
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.datasets import placeholder_records as drawing
 from auditor.plan.plan import parse_plan
 from auditor.plan.sections import Gradients
-from auditor.subject import Question
+from auditor.subject import AttackTarget
 from auditor.targets.gradient_updates import transcript
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.architectures import Architecture
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian
@@ -56,8 +56,8 @@ PRIVATE = '[scheme]\nname = "dp_sgd"\nnoise_multiplier = 2.0\n'
 
 
 def audited(text: str, folder: Path, *, include_records: bool = False) -> Report:
-    setting = Setting(Workplace(folder), device="cpu", include_records=include_records)
-    return run_audit(parse_plan(text), setting).report
+    context = RunContext(Workspace(folder), device="cpu", include_records=include_records)
+    return run_audit(parse_plan(text), context).report
 
 
 def results(report: Report) -> dict[str, AttackResult]:
@@ -136,9 +136,9 @@ def test_where_a_class_is_a_person_others_are_of_other_classes(tmp_path: Path) -
     person = np.arange(200) // 10
     records = Records(x, person, 20, Image(), owner=person)
     included = person % 2 == 0
-    question = Question(Target(Architecture("mlp").build((1, 8, 8), 20, seed=0), records, "d"), included)
+    question = AttackTarget(Target(Architecture("mlp").build((1, 8, 8), 20, seed=0), records, "d"), included)
     asked = transcript(
-        question, Gradients(victims=10, weights="end"), None, Setting(Workplace(tmp_path), device="cpu"), seed=0
+        question, Gradients(victims=10, weights="end"), None, RunContext(Workspace(tmp_path), device="cpu"), seed=0
     )
     taken = asked.target.candidates
     assert asked.victims is not None

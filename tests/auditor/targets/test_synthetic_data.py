@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import parse_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.errors import DataError, PlanError
 from reports.pages.report_page import render
 from reports.records.report import AttackStatus, Report, Status
@@ -68,7 +68,7 @@ def audited(folder: Path, synthetic: pd.DataFrame) -> Report:
         "members": members, "nonmembers": people(300, 2), "population": people(300, 3), "synthetic": synthetic
     }.items():  # fmt: skip
         frame.to_csv(folder / f"{name}.csv", index=False)
-    return run_audit(parse_plan(PLAN), Setting(Workplace(folder / "work"), plan_folder=folder, device="cpu")).report
+    return run_audit(parse_plan(PLAN), RunContext(Workspace(folder / "work"), plan_folder=folder, device="cpu")).report
 
 
 def test_copies_in_a_release_are_found_by_every_attack(tmp_path: Path) -> None:
@@ -104,7 +104,9 @@ def test_a_model_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
     text = PLAN.replace('name = "linkability"', 'name = "loss_threshold"')
     for seed, name in enumerate(("members", "nonmembers", "population", "synthetic")):
         people(100, seed).to_csv(tmp_path / f"{name}.csv", index=False)
-    report = run_audit(parse_plan(text), Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu")).report
+    report = run_audit(
+        parse_plan(text), RunContext(Workspace(tmp_path / "w"), plan_folder=tmp_path, device="cpu")
+    ).report
     (left_out,) = [attack for attack in report.attacks if attack.name == "loss_threshold"]
     assert left_out.status is AttackStatus.NOT_APPLICABLE
     assert "logits" in str(left_out.reason)
@@ -114,7 +116,7 @@ def test_a_population_that_holds_candidates_is_refused(tmp_path: Path) -> None:
     for seed, name in enumerate(("members", "nonmembers", "population", "synthetic")):
         people(100, 0 if name == "population" else seed).to_csv(tmp_path / f"{name}.csv", index=False)
     with pytest.raises(DataError, match="100 of 100 population records are also candidates"):
-        run_audit(parse_plan(PLAN), Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu"))
+        run_audit(parse_plan(PLAN), RunContext(Workspace(tmp_path / "w"), plan_folder=tmp_path, device="cpu"))
 
 
 SCHEME = """
@@ -146,8 +148,8 @@ name = "loss_threshold"
 
 def test_what_a_scheme_releases_is_attacked_beside_its_model(tmp_path: Path) -> None:
     people(400, 5).to_csv(tmp_path / "people.csv", index=False)
-    setting = Setting(Workplace(tmp_path / "w"), plan_folder=tmp_path, device="cpu")
-    report = run_audit(parse_plan(SCHEME), setting).report
+    context = RunContext(Workspace(tmp_path / "w"), plan_folder=tmp_path, device="cpu")
+    report = run_audit(parse_plan(SCHEME), context).report
     about = {attack.name: attack.about for attack in report.attacks}
     assert about == {
         "nearest_synthetic": "synthetic rows that the scheme released",

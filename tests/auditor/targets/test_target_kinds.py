@@ -9,10 +9,10 @@ import pytest
 
 import auditor.targets
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import Plan, TargetPlan, parse_plan, target_kinds
 from auditor.plan.target_kinds import discovered
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.errors import PlanError
 from reports.records.report import AttackStatus, Status
 
@@ -104,7 +104,7 @@ def lookup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_new_kind_of_target_is_one_file(lookup: Path) -> None:
-    report = run_audit(parse_plan(PLAN), Setting(Workplace(lookup / "work"), lookup, device="cpu")).report
+    report = run_audit(parse_plan(PLAN), RunContext(Workspace(lookup / "work"), lookup, device="cpu")).report
     by_name = {entry.name: entry for entry in report.attacks}
     assert by_name["loss_threshold"].measures["auc"].value == 1.0  # it is sure of members alone
     assert report.verdict is Status.LEAKS

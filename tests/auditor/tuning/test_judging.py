@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.tuning.judging import STEPS, Asked, Facts, Figures, judge_setting, mean_over_runs
+from auditor.tuning.judging import STEPS, Figures, LimitProbe, SettingFacts, judge_setting, mean_over_runs
 from reports.measures import EPSILON
 from reports.records.report import Estimate, Status
 from reports.records.tuning import Look, Stage
 
-AUC, TPR = Asked("lira", "LiRA", "auc", 0.6), Asked("rmia", "RMIA", "auc", 0.6)
-GAN = Asked("participant_gan", "Participant's GAN", "auc", 0.6, faint=True)
-CANARIES = Asked(STEPS, "Gradient canaries", EPSILON, 4.0)
+AUC, TPR = LimitProbe("lira", "LiRA", "auc", 0.6), LimitProbe("rmia", "RMIA", "auc", 0.6)
+GAN = LimitProbe("participant_gan", "Participant's GAN", "auc", 0.6, faint=True)
+CANARIES = LimitProbe(STEPS, "Gradient canaries", EPSILON, 4.0)
 SEES = Estimate(value=0.9, low=0.85, high=0.95, level=0.9, method="", n=100)
 
 
@@ -21,9 +21,11 @@ def near(value: float, reach: float = 0.02) -> Estimate:
     return Estimate(value=value, low=value - reach, high=value + reach, level=0.9, method="", n=100)
 
 
-def judged(found: dict[Asked, Figures], *, facts: Facts | None = None, blind: tuple[Asked, ...] = ()) -> Look:
+def judged(
+    found: dict[LimitProbe, Figures], *, facts: SettingFacts | None = None, blind: tuple[LimitProbe, ...] = ()
+) -> Look:
     sighted = {one: SEES for one in found if one not in blind}
-    return judge_setting(1.0, Stage.WALK, list(found), found, sighted, facts or Facts(), level=0.9)
+    return judge_setting(1.0, Stage.WALK, list(found), found, sighted, facts or SettingFacts(), level=0.9)
 
 
 def test_all_that_count_have_to_be_within() -> None:
@@ -54,11 +56,11 @@ def test_a_doubt_keeps_a_figure_from_being_within() -> None:
 
 def test_generators_alone_say_nothing_at_a_small_epsilon() -> None:
     found = {GAN: Figures((near(0.5),))}
-    assert judged(found, facts=Facts(epsilon=8.0)).verdict is Status.INCONCLUSIVE
-    assert judged(found, facts=Facts(epsilon=300.0)).verdict is Status.WITHIN
-    assert judged({**found, AUC: Figures((near(0.5),))}, facts=Facts(epsilon=8.0)).verdict is Status.WITHIN
+    assert judged(found, facts=SettingFacts(epsilon=8.0)).verdict is Status.INCONCLUSIVE
+    assert judged(found, facts=SettingFacts(epsilon=300.0)).verdict is Status.WITHIN
+    assert judged({**found, AUC: Figures((near(0.5),))}, facts=SettingFacts(epsilon=8.0)).verdict is Status.WITHIN
     steps = Figures((Estimate(value=3.0, low=2.9, high=3.1, level=0.9, method="", n=1),))
-    assert judged({**found, CANARIES: steps}, facts=Facts(epsilon=8.0)).verdict is Status.WITHIN
+    assert judged({**found, CANARIES: steps}, facts=SettingFacts(epsilon=8.0)).verdict is Status.WITHIN
 
 
 def test_a_limit_that_nothing_was_measured_for_is_not_kept() -> None:
@@ -67,7 +69,7 @@ def test_a_limit_that_nothing_was_measured_for_is_not_kept() -> None:
     alike = judged({AUC: Figures((near(0.5),)), TPR: collapsed})
     assert alike.verdict is Status.WITHIN
     assert "the generator collapsed" in alike.probes[1].sentence
-    other = Asked("copies", "Copies", "similarity", 0.5, about="samples")
+    other = LimitProbe("copies", "Copies", "similarity", 0.5, about="samples")
     look = judged({AUC: Figures((near(0.5),)), other: collapsed})
     assert look.verdict is Status.INCONCLUSIVE
     assert "Nothing settles the limit of 0.5 here" in look.sentence
@@ -110,8 +112,8 @@ def test_canaries_are_held_to_the_limit_on_epsilon(low: float, high: float, verd
 
 def test_a_contradiction_or_a_failure_goes_before_everything() -> None:
     fine = {AUC: Figures((near(0.5),))}
-    assert judged(fine, facts=Facts(contradicted="the claim is contradicted")).verdict is Status.VIOLATED
-    both = Facts(contradicted="the claim is contradicted", failed="LiRA failed")
+    assert judged(fine, facts=SettingFacts(contradicted="the claim is contradicted")).verdict is Status.VIOLATED
+    both = SettingFacts(contradicted="the claim is contradicted", failed="LiRA failed")
     assert judged(fine, facts=both).verdict is Status.ERROR
 
 

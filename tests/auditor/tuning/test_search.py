@@ -8,14 +8,14 @@ import pytest
 from scipy import stats
 
 from auditor.statistics import membership
-from auditor.tuning.judging import Asked, Facts, Figures, judge_setting
+from auditor.tuning.judging import Figures, LimitProbe, SettingFacts, judge_setting
 from auditor.tuning.search import BISECTION, FIXED, error_of_look, looks_at_most, search
 from auditor.tuning.walk import bisection, fixed_sequence, looks_of_bisection
 from reports.records.report import Estimate, Status
 from reports.records.tuning import Look, Outcome, Stage
 
 LIMIT = 0.55
-PROBE = Asked("attack", "An attack", "auc", LIMIT)
+PROBE = LimitProbe("attack", "An attack", "auc", LIMIT)
 CONTROL = Estimate(value=0.9, low=0.88, high=0.92, level=0.9, method="", n=600)
 SEEDS = 500
 
@@ -34,7 +34,7 @@ class FakeTrainer:
         scores = self.rng.normal(size=len(included)) + shift * included
         found = membership.auc(scores, included, level=level)
         return judge_setting(
-            value, stage, [PROBE], {PROBE: Figures((found,))}, {PROBE: CONTROL}, Facts(),
+            value, stage, [PROBE], {PROBE: Figures((found,))}, {PROBE: CONTROL}, SettingFacts(),
             level=level,
         )  # fmt: skip
 

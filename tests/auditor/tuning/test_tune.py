@@ -20,12 +20,12 @@ from typer.testing import CliRunner
 
 from attacks.membership.loss_threshold import LossThreshold
 from auditor.cli.main import app
-from auditor.context import Draw, Setting
+from auditor.context import Replicate, RunContext
 from auditor.targets.trained_here import trained_subject
 from auditor.tuning.plan import tune_plan
 from auditor.tuning.private_selection import members_found
 from auditor.tuning.run import run_tuning
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.defense import History
 from defenses.errors import PlanError
 from defenses.sampling import Lots
@@ -83,8 +83,8 @@ def content(more: str = TUNE, *, limit: float = 0.62, base: str = PLAN) -> dict[
 
 
 def tuned(given: dict[str, Any], folder: Path, **changes: Any) -> Tuning:
-    setting = Setting(Workplace(folder / "work"), device="cpu", **changes)
-    return run_tuning(tune_plan(given), setting, folder / "out")
+    context = RunContext(Workspace(folder / "work"), device="cpu", **changes)
+    return run_tuning(tune_plan(given), context, folder / "out")
 
 
 def plain(record: Tuning) -> dict[str, Any]:
@@ -256,12 +256,12 @@ def test_every_draw_has_coins_of_its_own(tmp_path: Path) -> None:
     plan = tune_plan(content()).at(8.0)
     roots = {
         root
-        for draw in (None, Draw("walk 8.0", 2), Draw("walk 4.0", 2), Draw("final 8.0"))
-        for root in Setting(Workplace(tmp_path), draw=draw).roots(plan.seed, "content")
+        for draw in (None, Replicate("walk 8.0", 2), Replicate("walk 4.0", 2), Replicate("final 8.0"))
+        for root in RunContext(Workspace(tmp_path), draw=draw).roots(plan.seed, "content")
     }
     assert len(roots) == 6
     with pytest.raises(ValueError, match="index is 2"):
-        Draw("walk", 2, 2)
+        Replicate("walk", 2, 2)
 
 
 class StopError(Exception):
@@ -284,10 +284,10 @@ def test_a_kill_at_every_step_resumes_to_the_same_trace(answered: tuple[Tuning, 
     found = None
     while found is None:
         try:
-            setting = Setting(
-                Workplace(tmp_path / "work"), device="cpu", on_progress=lambda progress: stop_at(progress.stage)
+            context = RunContext(
+                Workspace(tmp_path / "work"), device="cpu", on_progress=lambda progress: stop_at(progress.stage)
             )
-            found = run_tuning(tune_plan(content()), setting, tmp_path / "out", on_look=on_look)
+            found = run_tuning(tune_plan(content()), context, tmp_path / "out", on_look=on_look)
         except StopError:
             assert len(come_to) < 50
     assert len(come_to) >= 7
@@ -297,7 +297,7 @@ def test_a_kill_at_every_step_resumes_to_the_same_trace(answered: tuple[Tuning, 
 def test_a_second_run_trains_nothing_and_says_the_same(answered: tuple[Tuning, Path], tmp_path: Path) -> None:
     record, folder = answered
     before = sorted(path.name for path in (folder / "work" / "models").iterdir())
-    again = run_tuning(tune_plan(content()), Setting(Workplace(folder / "work"), device="cpu"), tmp_path / "out")
+    again = run_tuning(tune_plan(content()), RunContext(Workspace(folder / "work"), device="cpu"), tmp_path / "out")
     assert plain(again) == plain(record)
     assert sorted(path.name for path in (folder / "work" / "models").iterdir()) == before
 
@@ -424,7 +424,7 @@ def test_the_private_score_moves_by_at_most_one_with_a_record(tmp_path: Path) ->
     given = content()
     given["data"] |= {"pool": 120, "population": 40}
     plan = tune_plan(given).at(8.0)
-    subject = trained_subject(plan, Setting(Workplace(tmp_path), device="cpu"))
+    subject = trained_subject(plan, RunContext(Workspace(tmp_path), device="cpu"))
     counts = [members_found(subject, 0.05, "cpu")]
     for member in np.flatnonzero(subject.split.included):
         without = subject.split.included.copy()

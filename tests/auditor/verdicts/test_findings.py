@@ -17,8 +17,8 @@ from auditor.evidence.reconstruction import ReconstructionEvidence
 from auditor.evidence.reconstruction_comparison import flagged
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import Plan, parse_plan
-from auditor.subject import Question, Subject
-from auditor.verdicts.epsilon_claims import show_epsilon
+from auditor.subject import AttackTarget, AuditSubject
+from auditor.verdicts.epsilon_claims import best_epsilon_evidence
 from auditor.verdicts.findings import headline, judge_all, level_of_intervals
 from defenses.engine.store import ModelStore
 from defenses.guarantee import Guarantee, Neighboring
@@ -45,11 +45,13 @@ class Named(LossThreshold):
     name = "lira"  # type: ignore[misc]
 
 
-def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDENT, epsilon: float = 2.0) -> Subject:
+def subject(
+    included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDENT, epsilon: float = 2.0
+) -> AuditSubject:
     m = len(included)
     records = Records(np.zeros((m, 1), np.float32), np.zeros(m, np.int64), 2, Table((), "y", ()))
     split = Split(included, inclusion)
-    return Subject(
+    return AuditSubject(
         target=Target(torch.nn.Linear(1, 2), records, "d"),
         split=split,
         defense=NoDefense(),
@@ -61,20 +63,20 @@ def subject(included: np.ndarray, *, inclusion: Inclusion = Inclusion.INDEPENDEN
     )
 
 
-def ran(attack: Attack, claim: Claim, question: Question) -> Evidence:
+def ran(attack: Attack, claim: Claim, question: AttackTarget) -> Evidence:
     """Return what comes of an attack that claims this."""
     joined = kind_of(type(claim)).join(claim, question, attack=attack, rng=np.random.default_rng(0), device="cpu")
     return Evidence(attack, True, AttackStatus.RAN, question, claim=claim, joined=joined)
 
 
-def judged(plan: Plan, claims: dict[str, np.ndarray], who: Subject) -> list:  # type: ignore[type-arg]
+def judged(plan: Plan, claims: dict[str, np.ndarray], who: AuditSubject) -> list:  # type: ignore[type-arg]
     evidence = [
         ran(type("A", (Named,), {"name": name})(), MembershipScores(scores), who.questions[0])
         for name, scores in claims.items()
     ]
     level = level_of_intervals(plan, [entry.attack for entry in evidence])
     found = {entry.attack.name: entry.measures(level=level) for entry in evidence}
-    return judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
+    return judge_all(evidence, found, {}, best_epsilon_evidence(evidence, who, plan), who, plan)
 
 
 def test_null_audits_cry_wolf_at_most_at_the_nominal_rate() -> None:
@@ -139,12 +141,14 @@ def test_an_attack_that_could_not_run_is_never_a_pass_if_it_was_asked_for(requir
     entry = Evidence(
         Named(), required, AttackStatus.NOT_APPLICABLE, who.questions[0], reason="needs the training recipe"
     )
-    findings = judge_all([entry], {}, {}, show_epsilon([entry], who, parse_plan(PLAN)), who, parse_plan(PLAN))
+    findings = judge_all([entry], {}, {}, best_epsilon_evidence([entry], who, parse_plan(PLAN)), who, parse_plan(PLAN))
     assert findings[-1].status is status
     assert "needs the training recipe" in findings[-1].sentence
     failed = Evidence(Named(), False, AttackStatus.FAILED, who.questions[0], reason="ValueError: boom")
     assert (
-        judge_all([failed], {}, {}, show_epsilon([failed], who, parse_plan(PLAN)), who, parse_plan(PLAN))[-1].status
+        judge_all([failed], {}, {}, best_epsilon_evidence([failed], who, parse_plan(PLAN)), who, parse_plan(PLAN))[
+            -1
+        ].status
         is Status.ERROR
     )
 
@@ -192,12 +196,12 @@ def test_a_few_copies_keep_a_mean_from_being_called_within() -> None:
     for copies in (0, 30):
         made[:copies] = x[np.flatnonzero(included)[:copies]]
         target = Target(torch.nn.Linear(1, 2), records, "d")
-        entry = ran(ModelInversion(), Reconstructions(made), Question(target, included))
+        entry = ran(ModelInversion(), Reconstructions(made), AttackTarget(target, included))
         assert isinstance(entry.joined, ReconstructionEvidence)
         assert flagged(entry.joined.compared.leakage) is (copies > 0)
         found = {"model_inversion": entry.measures(level=0.95)}
         who = replace(subject(included), target=target, claimed=None)
-        (finding,) = judge_all([entry], found, {}, show_epsilon([entry], who, plan), who, plan)
+        (finding,) = judge_all([entry], found, {}, best_epsilon_evidence([entry], who, plan), who, plan)
         statuses[copies] = finding.status
         assert ("copies" in finding.sentence) is (copies > 0)
     assert statuses == {0: Status.WITHIN, 30: Status.INCONCLUSIVE}
@@ -210,13 +214,13 @@ def test_only_an_attack_on_the_same_thing_carries_a_limit_for_one_that_sees_noth
     plan = parse_plan(PLAN + '[[limits]]\nmeasure = "auc"\nmaximum = 0.7\n')
     blind, seeing = rng.normal(size=2000), rng.normal(size=2000) + 0.5 * included
     for about, counts in (("the trained model", [True, False]), ("gradients", [True, True])):
-        questions = {"sees": who.questions[0], "blind": Question(who.target, included, about=about)}
+        questions = {"sees": who.questions[0], "blind": AttackTarget(who.target, included, about=about)}
         evidence = [
             ran(type("A", (Named,), {"name": name})(), MembershipScores(scores), questions[name])
             for name, scores in (("sees", seeing), ("blind", blind))
         ]
         found = {entry.attack.name: entry.measures(level=0.95) for entry in evidence}
-        findings = judge_all(evidence, found, {}, show_epsilon(evidence, who, plan), who, plan)
+        findings = judge_all(evidence, found, {}, best_epsilon_evidence(evidence, who, plan), who, plan)
         limits = [finding for finding in findings if finding.code == "PA010"]
         assert [finding.status for finding in limits] == [Status.WITHIN, Status.INCONCLUSIVE]
         assert [finding.counts for finding in limits] == counts
@@ -231,7 +235,7 @@ def test_a_mean_similarity_does_not_hide_a_few_copies(copied: int) -> None:
     made = rng.random((40, 1, 8, 8), np.float32)
     made[:copied] = records.x[:copied]
     target = Target(torch.nn.Linear(1, 2), records, "d")
-    entry = ran(ModelInversion(), Reconstructions(made), Question(target, included, victims=victims))
+    entry = ran(ModelInversion(), Reconstructions(made), AttackTarget(target, included, victims=victims))
     assert entry.joined is not None
     doubt = entry.joined.doubt("similarity", 0.4)
     assert (doubt is not None) is bool(copied)

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from auditor.audit import Audit, run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import load_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from reports.gate.gate import Policy, gate
 from reports.pages.markdown import summary
 from reports.pages.report_page import render
@@ -69,7 +69,7 @@ def _train(path: Path, x: np.ndarray, y: np.ndarray) -> None:
 def audited(folder: Path, edit: tuple[str, str] = ("", "")) -> Audit:
     plan = folder / "plan.toml"
     plan.write_text(plan.read_text().replace(*edit))
-    return run_audit(load_plan(plan), Setting(Workplace(folder / "work"), folder, device="cpu"))
+    return run_audit(load_plan(plan), RunContext(Workspace(folder / "work"), folder, device="cpu"))
 
 
 def only(report: Report, code: str) -> Finding:

@@ -13,15 +13,15 @@ from attacks.membership.loss_threshold import LossThreshold
 from attacks.protocol import MembershipScores
 from attacks.target import Target
 from auditor.audit import run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.epsilon.one_run import one_run_from_scores
 from auditor.evidence.membership import ScoredCandidates
 from auditor.evidence.ranking import Ranking
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.plan import parse_plan
-from auditor.subject import Question, Subject
-from auditor.verdicts.epsilon_claims import Shown, show_epsilon
-from auditor.workspace import Workplace
+from auditor.subject import AttackTarget, AuditSubject
+from auditor.verdicts.epsilon_claims import EpsilonEvidence, best_epsilon_evidence
+from auditor.workspace import Workspace
 from defenses.defense import Defense, Prepared
 from defenses.engine.store import ModelStore
 from defenses.events import PureDpEvent
@@ -90,15 +90,17 @@ enabled = false
 """
 
 
-def shown(scores: np.ndarray[Any, np.dtype[np.float64]], included: BoolArray, pair: IntArray, pool: Records) -> Shown:
+def shown(
+    scores: np.ndarray[Any, np.dtype[np.float64]], included: BoolArray, pair: IntArray, pool: Records
+) -> EpsilonEvidence:
     """Return what an attack with these scores shows."""
     split = Split(included, Inclusion.SWAPPED, pair=pair)
     target = Target(model=nn.Identity(), candidates=pool, digest="")
-    subject = Subject(target, split, NoDefense(), "none", None, None, ModelStore("unused"))
-    question, claim = Question(target, included), MembershipScores(scores)
+    subject = AuditSubject(target, split, NoDefense(), "none", None, None, ModelStore("unused"))
+    question, claim = AttackTarget(target, included), MembershipScores(scores)
     joined = ScoredCandidates(Ranking(scores, included, pool.units))
     evidence = Evidence(LossThreshold(), False, AttackStatus.RAN, question, claim=claim, joined=joined)
-    return show_epsilon([evidence], subject, parse_plan(PLAN.format(name="none")))
+    return best_epsilon_evidence([evidence], subject, parse_plan(PLAN.format(name="none")))
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])
@@ -143,9 +145,9 @@ class Replaced(Defense):
 
 
 def test_an_audit_of_a_promise_about_replacing_is_comparable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("auditor.plan.resolve.schemes", lambda: {"replaced": Replaced})
+    monkeypatch.setattr("auditor.plan.resolve.registered_schemes", lambda: {"replaced": Replaced})
     plan = parse_plan(PLAN.format(name="replaced").replace("epochs = 1", "epochs = 300").replace("0.1\n", "0.5\n"))
-    found = run_audit(plan, Setting(Workplace(tmp_path)))
+    found = run_audit(plan, RunContext(Workspace(tmp_path)))
     report = found.report
     assert report.subject.members == report.subject.nonmembers == 200
     assert report.epsilons.shown is not None
@@ -180,7 +182,7 @@ def test_pairs_give_what_their_coins_would_give_by_hand() -> None:
 def test_a_promise_about_labels_is_not_held_against_whole_records(tmp_path: Path) -> None:
     """A swapped record differs in its features too, of which a scheme for labels promises nothing."""
     text = PLAN.format(name="label_dp").replace('name = "label_dp"', 'name = "label_dp"\nepsilon = 0.1')
-    report = run_audit(parse_plan(text), Setting(Workplace(tmp_path))).report
+    report = run_audit(parse_plan(text), RunContext(Workspace(tmp_path))).report
     judged = [finding for finding in report.findings if finding.code in ("PA001", "PA002")]
     assert {finding.status for finding in judged} == {Status.NOT_COMPARABLE}
     assert "one label" in judged[0].sentence

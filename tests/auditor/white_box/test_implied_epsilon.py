@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from auditor.audit import Audit, run_audit
-from auditor.context import Setting
+from auditor.context import RunContext
 from auditor.plan.plan import parse_plan
-from auditor.workspace import Workplace
+from auditor.workspace import Workspace
 from defenses.errors import PlanError
 from defenses.gradients import ClippedGaussian
 from defenses.sampling import Lots
@@ -43,20 +43,20 @@ WATCHED = "[white_box]\ncanaries = 256\nsteps = 40\n"
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Setting:
+def context(tmp_path: Path) -> RunContext:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 20)).astype(np.float32).clip(-6, 6)
     np.savez(tmp_path / "pool.npz", x=x, y=rng.integers(0, 4, 300))
-    return Setting(Workplace(tmp_path / "work"), plan_folder=tmp_path, device="cpu")
+    return RunContext(Workspace(tmp_path / "work"), plan_folder=tmp_path, device="cpu")
 
 
-def audit(setting: Setting, more: str) -> Audit:
-    return run_audit(parse_plan(PLAN + more), setting)
+def audit(context: RunContext, more: str) -> Audit:
+    return run_audit(parse_plan(PLAN + more), context)
 
 
 @pytest.mark.slow
-def test_steps_of_a_sound_scheme_imply_most_of_what_is_proved(setting: Setting) -> None:
-    report = audit(setting, SCHEME + "epsilon = 8.0\n" + WATCHED).report
+def test_steps_of_a_sound_scheme_imply_most_of_what_is_proved(context: RunContext) -> None:
+    report = audit(context, SCHEME + "epsilon = 8.0\n" + WATCHED).report
     implied, proved = report.epsilons.implied, report.epsilons.proved
     assert implied is not None
     assert proved is not None
@@ -75,12 +75,12 @@ def test_steps_of_a_sound_scheme_imply_most_of_what_is_proved(setting: Setting) 
     assert "takes sampling and steps on trust" in page
 
 
-def test_too_little_noise_contradicts_the_steps(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_noise_contradicts_the_steps(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def weak(self: DPSGD, lots: Lots) -> ClippedGaussian:
         return ClippedGaussian(self.max_grad_norm, self.noise(lots) / 2)
 
     monkeypatch.setattr(DPSGD, "gradient", weak)
-    report = audit(setting, SCHEME + "epsilon = 2.0\n" + WATCHED).report
+    report = audit(context, SCHEME + "epsilon = 2.0\n" + WATCHED).report
     (finding,) = [finding for finding in report.findings if finding.code == "PA003"]
     assert finding.status is Status.VIOLATED
     assert "says nothing about the run as a whole" in finding.sentence
@@ -95,7 +95,7 @@ def test_too_little_noise_contradicts_the_steps(setting: Setting, monkeypatch: p
         (SCHEME + "epsilon = 8.0\n[white_box]\ncanarys = 3\n", "did you mean 'canaries'"),
     ],
 )
-def test_nothing_to_watch_is_an_error_before_anything_is_trained(setting: Setting, more: str, message: str) -> None:
+def test_nothing_to_watch_is_an_error_before_anything_is_trained(context: RunContext, more: str, message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        audit(setting, more)
-    assert not (setting.workplace.folder / "models").exists()
+        audit(context, more)
+    assert not (context.workspace.folder / "models").exists()

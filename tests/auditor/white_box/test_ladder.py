@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.white_box.step_audit import Watch, observe_steps
+from auditor.white_box.step_audit import WhiteBoxOptions, observe_steps
 from auditor.white_box.step_bounds import mu_limits
 from benchmarks import ladder
 from benchmarks.harness import Settings
@@ -69,6 +69,6 @@ def test_whole_runs_are_above_the_truth_at_most_at_their_rate() -> None:
     recipe = Recipe(architecture=Architecture("mlp", {"hidden": [16]}), lots=Lots(200, 20, 5), learning_rate=0.5)
     job, above = Job(recipe, DPSGD(noise_multiplier=noise), records), 0
     for seed in range(repeats):
-        seen = observe_steps(job, seed=seed, watch=Watch(canaries=128))
+        seen = observe_steps(job, seed=seed, watch=WhiteBoxOptions(canaries=128))
         above += mu_limits(seen.values, seen.present, balanced=True, error=0.05)[0] > 1 / noise
     assert above <= stats.binom.ppf(0.999, repeats, 0.05)

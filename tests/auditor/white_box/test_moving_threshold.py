@@ -7,8 +7,8 @@ import pytest
 from torch import Tensor
 
 from auditor.white_box.prior_aware import audit_reconstruction
-from auditor.white_box.step_audit import Watch, audit_steps, observe_steps
-from defenses.accounting import price
+from auditor.white_box.step_audit import WhiteBoxOptions, audit_steps, observe_steps
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job
 from defenses.engine.training import train
@@ -36,7 +36,7 @@ def moving_job(scheme: AdaptiveClipping) -> Job:
 
 
 def proved_of(scheme: AdaptiveClipping) -> float:
-    found = price(replace(scheme, mode=Mode.REPAIRED), History(LOTS), delta=DELTA)
+    found = account_run(replace(scheme, mode=Mode.REPAIRED), History(LOTS), delta=DELTA)
     return found.epsilon  # type: ignore[union-attr]
 
 
@@ -74,14 +74,14 @@ def test_a_threshold_that_moves_is_followed(start: float) -> None:
     """From far above or below the norms it goes to them; observations stay in units of the one in force."""
     scheme = replace(MOVING, max_grad_norm=start)
     job = moving_job(scheme)
-    seen = observe_steps(job, seed=1, watch=Watch(100))
+    seen = observe_steps(job, seed=1, watch=WhiteBoxOptions(100))
     noise = scheme.noises(LOTS)[0]
     end = train(job, np.ones((1, 800), dtype=np.bool_), [1], device="cpu", width=1).traces[0].state["threshold"]
     assert end < start / 2 if start == 30.0 else end > 2 * start  # or nothing would be tested here
     late = seen.present[-10:], seen.values[-10:]
     assert late[1][~late[0]].std() == pytest.approx(noise, rel=0.1)
     assert late[1][late[0]].mean() == pytest.approx(1.0, abs=0.3)
-    found = audit_steps(job, seed=1, delta=DELTA, watch=Watch(200))
+    found = audit_steps(job, seed=1, delta=DELTA, watch=WhiteBoxOptions(200))
     assert 0.75 * proved_of(scheme) < found.gaussian.lower < proved_of(scheme)
 
 
@@ -97,7 +97,7 @@ def test_a_threshold_that_moves_is_followed(start: float) -> None:
     ids=["half the noise", "clips at twice the threshold", "noise for the first threshold", "literal", "no fault"],
 )
 def test_faults_of_a_moving_threshold_are_seen(scheme: AdaptiveClipping, seen: bool) -> None:
-    found = audit_steps(moving_job(scheme), seed=2, delta=DELTA, watch=Watch(200))
+    found = audit_steps(moving_job(scheme), seed=2, delta=DELTA, watch=WhiteBoxOptions(200))
     assert (found.gaussian.lower > 1.3 * proved_of(scheme)) is seen
     assert (found.clopper_pearson.lower > 1.3 * proved_of(scheme)) is seen
     assert seen or found.gaussian.lower < proved_of(scheme)

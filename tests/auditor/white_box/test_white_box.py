@@ -14,9 +14,16 @@ from auditor.epsilon.balanced import gaussian_guesses, mu_from_guesses
 from auditor.epsilon.bound import BoundKind
 from auditor.epsilon.gaussian_dp import gaussian_dp, mu_limit
 from auditor.white_box.gradient_canaries import Access, Directions, GradientCanaries, log_likelihood_ratios
-from auditor.white_box.step_audit import Watch, audit_one_run, audit_steps, claim_of, observe_one_run, observe_steps
+from auditor.white_box.step_audit import (
+    WhiteBoxOptions,
+    audit_one_run,
+    audit_steps,
+    claim_of,
+    observe_one_run,
+    observe_steps,
+)
 from auditor.white_box.step_bounds import LARGEST_EXCESS, audit_observations, implied_epsilon, mu_limits
-from defenses.accounting import price
+from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import Defense, History, Job
 from defenses.gradients import ClippedGaussian, GradientRule
@@ -67,7 +74,7 @@ def make_job(defense: Defense, *, epochs: int = 5, **changes: object) -> Job:
 @functools.cache
 def proved(noise_multiplier: float, *, epochs: int = 5) -> float:
     job = make_job(DPSGD(noise_multiplier=noise_multiplier), epochs=epochs)
-    found = price(job.defense, History(job.recipe.lots), delta=DELTA)
+    found = account_run(job.defense, History(job.recipe.lots), delta=DELTA)
     return found.epsilon  # type: ignore[union-attr]
 
 
@@ -93,7 +100,7 @@ def test_a_correct_run_shows_nearly_all_that_is_proved_and_no_more(noise_multipl
 def test_faults_show_more_than_is_proved(scheme: type[DPSGD], directions: Directions) -> None:
     # Another clipping norm than 1, or noise that is not scaled by it could not be seen.
     job = make_job(scheme(noise_multiplier=2.0, max_grad_norm=3.0), epochs=1)
-    found = audit_steps(job, seed=2, delta=DELTA, watch=Watch(canaries=96, directions=directions))
+    found = audit_steps(job, seed=2, delta=DELTA, watch=WhiteBoxOptions(canaries=96, directions=directions))
     assert found.gaussian.lower > 1.5 * proved(2.0, epochs=1)
     assert found.clopper_pearson.lower > 1.5 * proved(2.0, epochs=1)
 
@@ -113,17 +120,17 @@ def test_two_runs_show_what_one_run_shows() -> None:
 def test_iterates_say_what_the_released_sums_say(optimizer: SGD) -> None:
     scheme = DPSGD(noise_multiplier=1.0, max_grad_norm=0.7)
     job = make_job(scheme, epochs=1, optimizer=optimizer, schedule=Schedule.COSINE)
-    sums, iterates = (observe_one_run(job, seed=4, watch=Watch(32, access=access)) for access in Access)
+    sums, iterates = (observe_one_run(job, seed=4, watch=WhiteBoxOptions(32, access=access)) for access in Access)
     assert np.array_equal(sums.present, iterates.present)
     np.testing.assert_allclose(iterates.values, sums.values, atol=2e-3)  # the noise has deviation 1
     adam = replace(job, recipe=replace(job.recipe, optimizer=Adam()))
     with pytest.raises(ValueError, match="observe the released sum"):
-        observe_one_run(adam, seed=4, watch=Watch(32, access=Access.ITERATES))
+        observe_one_run(adam, seed=4, watch=WhiteBoxOptions(32, access=Access.ITERATES))
 
 
 def test_canaries_of_a_whole_run_are_sampled_as_records_are() -> None:
     job = make_job(DPSGD(noise_multiplier=0.5))
-    seen = observe_one_run(job, seed=5, watch=Watch(canaries=400))
+    seen = observe_one_run(job, seed=5, watch=WhiteBoxOptions(canaries=400))
     assert seen.values.shape == (200, 400)
     assert not seen.present[:, ~seen.included].any()
     assert 0.4 < seen.included.mean() < 0.6
@@ -131,7 +138,7 @@ def test_canaries_of_a_whole_run_are_sampled_as_records_are() -> None:
     assert share == pytest.approx(20 / 800, abs=4 * np.sqrt(0.025 / seen.present[:, seen.included].size))
     assert seen.values[seen.present].mean() == pytest.approx(1, abs=0.05)
     assert seen.values[~seen.present].std() == pytest.approx(0.5, rel=0.02)
-    found = audit_one_run(job, seed=5, delta=DELTA, watch=Watch(canaries=400))
+    found = audit_one_run(job, seed=5, delta=DELTA, watch=WhiteBoxOptions(canaries=400))
     assert 0.1 < found.bound.lower < proved(0.5)
     assert found.bound.kind is BoundKind.IMPLIED  # the canaries' lots are drawn beside the engine's sampler
 
@@ -206,7 +213,7 @@ def test_what_cannot_be_audited_is_refused() -> None:
     with pytest.raises(ValueError, match="makes no claim"):
         claim_of(make_job(NoDefense()))
     with pytest.raises(ValueError, match="use at most as many"):
-        audit_steps(job, seed=1, delta=DELTA, watch=Watch(canaries=10**5))
+        audit_steps(job, seed=1, delta=DELTA, watch=WhiteBoxOptions(canaries=10**5))
     with pytest.raises(ValueError, match="at least 1"):
         GradientCanaries(0, max_grad_norm=1.0, seed=0)
     judge = functools.partial(audit_observations, claim=claim, balanced=True, delta=DELTA, confidence=0.95)
@@ -233,7 +240,7 @@ def test_probes_keep_models_apart() -> None:
 def test_canaries_span_every_layer_that_is_clipped_by_itself(mode: Mode, layers_felt: int) -> None:
     """Two layers of one threshold each with sigma of its own are a step of sigma / sqrt(2), and that is seen."""
     job = make_job(LayerwiseDP(mode=mode, noise_multiplier=2.0, max_grad_norm=0.5, clip_shares=(0.3, 0.7)))
-    found = audit_steps(job, seed=3, delta=DELTA, watch=Watch(200), claim=claim_of(job))
+    found = audit_steps(job, seed=3, delta=DELTA, watch=WhiteBoxOptions(200), claim=claim_of(job))
     true = math.sqrt(0.3**2 + 0.7**2) ** -1 / 2.0 if mode is Mode.LITERAL else 1 / 2.0
     assert 0.93 * true < found.gaussian_mu <= true
     assert (found.gaussian_mu > 1 / 2.0) is (layers_felt == 2)
@@ -242,4 +249,4 @@ def test_canaries_span_every_layer_that_is_clipped_by_itself(mode: Mode, layers_
 def test_more_canaries_than_a_layer_has_numbers_are_refused() -> None:
     job = make_job(LayerwiseDP(noise_multiplier=2.0, clip_shares=(0.5, 0.5)))
     with pytest.raises(ValueError, match="a group of parameters has 260; use at most as many"):
-        audit_steps(job, seed=3, delta=DELTA, watch=Watch(300))
+        audit_steps(job, seed=3, delta=DELTA, watch=WhiteBoxOptions(300))
