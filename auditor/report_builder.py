@@ -17,7 +17,7 @@ from auditor.evidence.subgroups import slices
 from auditor.files.paths import plan_without_paths, without_paths
 from auditor.plan.resolve import parameters_of
 from auditor.stages import Attacked, Built, Judged, Measured
-from auditor.statistics import membership, roc
+from auditor.statistics import curves, membership
 from auditor.subject import AuditSubject
 from auditor.verdicts.epsilon_claims import EpsilonEvidence, of_the_model
 from auditor.verdicts.findings import headline
@@ -106,8 +106,8 @@ def _result(entry: Evidence, measured: Measured) -> AttackResult:
         parameters=parameters_of(attack),
         measures=dict(measured.found[attack.name]),
         control=dict(measured.control.get(attack.name, {})),
-        roc=roc.roc_curve(*entry.by_unit[:2], level=level) if ranks else None,
-        histogram=roc.histogram(*entry.by_unit[:2]) if ranks else None,
+        roc=curves.roc_curve(*entry.by_unit[:2], level=level) if ranks else None,
+        histogram=curves.histogram(*entry.by_unit[:2]) if ranks else None,
         exposed=exposed(entry, built.context.workspace.record_key(), level=level) if ranks else [],
         slices=slices(entry, measured.parts, level=level) if sliced else [],
         notes=[*map(without_paths, entry.claim.notes), *entry.joined.remarks],

@@ -2,16 +2,16 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from auditor.audit import Audit
 from auditor.files.result_files import write_whole
 from defenses.private_files import write_private
 from reports.pages.markdown import summary
 from reports.pages.report_page import render
 from reports.records.report import Report
+
+if TYPE_CHECKING:
+    from auditor.audit import Audit
 
 FILES = ("report.json", "report.html", "summary.md", "scores.npz")
 
@@ -32,7 +32,7 @@ def clear(folder: Path) -> None:
         folder.rmdir()
 
 
-def write_audit(audit: Audit, folder: Path) -> Path:
+def write_audit(audit: "Audit", folder: Path) -> Path:
     """Write `report.html`, `summary.md`, `scores.npz` (mode 0600, shuffled) and `report.json` into a folder.
 
     Each appears whole or not at all, and `report.json` last: where it is, the others are. A report that shows private
@@ -45,6 +45,8 @@ def write_audit(audit: Audit, folder: Path) -> Path:
     Returns:
         The path of the page to open.
     """
+    import numpy as np
+
     folder.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     arrays: dict[str, Any] = {f"scores_{name}": values for name, values in audit.scores.items()}

@@ -203,7 +203,7 @@ def _steps(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 
 
 def _one_run(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
-    from auditor.epsilon.one_run import one_run_from_scores
+    from auditor.epsilon.one_run_bound import one_run_from_scores
     from auditor.white_box.gradient_canaries import log_likelihood_ratios
     from auditor.white_box.step_audit import WhiteBoxOptions, claim_of, observe_one_run
     from defenses.records import Inclusion
@@ -227,7 +227,7 @@ def _one_run(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
 
 def _black_box(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
     from attacks.membership.signals import log_probability
-    from auditor.epsilon.one_run import one_run_from_scores
+    from auditor.epsilon.one_run_bound import one_run_from_scores
     from defenses.engine.training import train
     from defenses.ensemble import module_logits
     from defenses.records import Inclusion
@@ -263,7 +263,7 @@ def _pretrained(n: int) -> Any:
 
 
 def _many_runs(epsilon: float, sizes: Sizes) -> list[dict[str, Any]]:
-    from auditor.epsilon.many_runs import audit_many_runs, crafted_job
+    from auditor.epsilon.many_run_audit import audit_many_runs, crafted_job
     from defenses.recipe import Recipe
     from defenses.sampling import Lots
     from defenses.schemes.dp_sgd import DPSGD

@@ -20,7 +20,7 @@ def nearest(name: str, known: Collection[str], *, listed: bool = True) -> str:
         "; did you mean 'x'?", or "; known: 'x', 'y'", or nothing.
 
     Example:
-        >>> nearest("lria", ["lira", "rmia"])
+        >>> nearest("lira2", ["lira", "rmia"])
         "; did you mean 'lira'?"
     """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

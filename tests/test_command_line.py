@@ -27,7 +27,7 @@ def loaded_after(code: str) -> set[str]:
         "from typer.testing import CliRunner; from auditor.cli.main import app; CliRunner().invoke(app, ['--help'])",
         "from typer.testing import CliRunner; from auditor.cli.main import app\n"
         "assert CliRunner().invoke(app, ['gate', 'nowhere.json', '--policy', 'nowhere.toml']).exit_code == 2",
-        "import reports.gate.gate, reports.gate.to_junit, reports.gate.to_sarif",
+        "import reports.gate.apply_policy, reports.gate.to_junit, reports.gate.to_sarif",
     ],
 )
 def test_nothing_heavy_is_loaded(code: str) -> None:

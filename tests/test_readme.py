@@ -15,7 +15,7 @@ from auditor.plan.resolve import resolve_attacks, resolve_defense
 from auditor.tuning.looking import limit_probes
 from auditor.tuning.plan import load_tune_plan
 from auditor.verdicts.findings import check_limits
-from reports.gate.gate import load_policy
+from reports.gate.apply_policy import load_policy
 
 ROOT = Path(__file__).parent.parent
 PLANS = sorted([*ROOT.glob("examples/**/*.toml"), *ROOT.glob("auditor/cli/demo_plans/*.toml")])

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from auditor.epsilon.one_run import one_run_from_scores
+from auditor.epsilon.one_run_bound import one_run_from_scores
 from defenses.records import Inclusion
 
 MOST = 2**20
@@ -26,7 +26,7 @@ def one_run_ceiling(canaries: int, *, delta: float, confidence: float = 0.95, at
         >>> round(one_run_ceiling(1000, delta=1e-5), 1)
         5.0
 
-    Source: Steinke, Nasr and Jagielski (2023), theorem 5.2; see `auditor.epsilon.one_run.one_run`.
+    Source: Steinke, Nasr and Jagielski (2023), theorem 5.2; see `auditor.epsilon.one_run_bound.one_run`.
     """
     coins = np.arange(canaries) % 2 == 1
     perfect = one_run_from_scores(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.cli.context import run_context
 from auditor.cli.errors import Debug, Quiet, guarded
 from auditor.cli.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 from auditor.cli.terminal import say
@@ -33,13 +34,9 @@ def compare(
 ) -> None:
     """Audit several schemes and budgets on one data set: epsilon claimed, proved and shown, accuracy and cost."""
     with guarded(debug=debug):
-        from auditor.cli.progress import shown_progress
         from auditor.compare.plan import load_compare_plan
         from auditor.compare.run import run_comparison
-        from auditor.context import RunContext
-        from auditor.files.memory_budget import budget_of
         from auditor.files.result_files import write_whole
-        from auditor.workspace import Workspace
         from reports.pages.comparison_page import comparison_markdown, headline, render_comparison
         from reports.records.comparison import Place, place_of
 
@@ -52,16 +49,15 @@ def compare(
         def said(number: int, count: int, run: "ComparedRun") -> None:
             say(f"{number} of {count}: {run.name}: {place_of(run)}", err=True)
 
-        with shown_progress(quiet=quiet) as on_progress:
-            context = RunContext(
-                workspace=Workspace(work_dir),
-                plan_folder=plan.parent,
-                data_dir=data_dir,
-                device=device,
-                allow_code=allow_code,
-                on_progress=on_progress,
-                max_memory=budget_of(max_memory),
-            )
+        with run_context(
+            work_dir,
+            plan_folder=plan.parent,
+            data_dir=data_dir,
+            device=device,
+            allow_code=allow_code,
+            max_memory=max_memory,
+            quiet=quiet,
+        ) as context:
             found = run_comparison(chosen, context, folder, on_run=said)
         write_whole(folder / "summary.md", comparison_markdown(found))
         write_whole(folder / "comparison.html", render_comparison(found))

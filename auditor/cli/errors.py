@@ -19,7 +19,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 LONGEST = 1_500
 """Characters of a message."""
 
-KEPT = "What is trained is kept: the same command goes on from there."
+KEPT = "Trained models are kept; run the same command again to continue."
 
 
 @contextlib.contextmanager

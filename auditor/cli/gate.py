@@ -23,8 +23,8 @@ def gate(
     with guarded(debug=debug, stopped="Nothing is kept."):
         from auditor.files.result_files import forget, write_whole
         from reports.exit_codes import ExitCode
-        from reports.gate.gate import gate as judge
-        from reports.gate.policy import read_policy
+        from reports.gate.apply_policy import apply_policy as judge
+        from reports.gate.policy import load_policy
         from reports.gate.to_junit import to_junit
         from reports.gate.to_markdown import to_markdown
         from reports.gate.to_sarif import to_sarif
@@ -37,7 +37,7 @@ def gate(
             forget(path)  # an earlier decision is not this one's
         found = Report.read(report)
         earlier = None if baseline is None else Report.read(baseline)
-        result = judge(found, read_policy(policy), earlier)
+        result = judge(found, load_policy(policy), earlier)
         text = to_markdown(result)
         say(text)
         if result.exit_code is ExitCode.USAGE:

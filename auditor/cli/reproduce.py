@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from auditor.cli.context import run_context
 from auditor.cli.errors import Debug, Quiet, guarded
 from auditor.cli.options import DataDir, Device, WorkDir
 from auditor.cli.terminal import say
@@ -32,11 +33,8 @@ def reproduce(
     with guarded(debug=debug):
         import json
 
-        from auditor.cli.progress import shown_progress
-        from auditor.context import RunContext
         from auditor.files.result_files import write_whole
         from auditor.reproductions import experiments
-        from auditor.workspace import Workspace
         from defenses.errors import PlanError
         from reports.pages.reproduction_page import render_reproduction, reproduction_markdown
         from reports.suggestions import nearest
@@ -52,10 +50,7 @@ def reproduce(
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:  # an earlier run's page is not this one's
             (folder / name).unlink(missing_ok=True)
-        with shown_progress(quiet=quiet) as on_progress:
-            context = RunContext(
-                workspace=Workspace(work_dir), data_dir=data_dir, device=device, on_progress=on_progress
-            )
+        with run_context(work_dir, data_dir=data_dir, device=device, quiet=quiet) as context:
             found = experiment.reproduce(share, context)
         text = reproduction_markdown(found)
         plain = json.loads(found.model_dump_json())

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from auditor.cli.context import run_context
 from auditor.cli.errors import Debug, Quiet, guarded
 from auditor.cli.options import AllowCode, DataDir, Device, MaxMemory, WorkDir
 from auditor.cli.terminal import say
@@ -32,13 +33,9 @@ def tune(
 ) -> None:
     """Find the least noise at which what attacks find stays under its limits, and say what that does not cover."""
     with guarded(debug=debug):
-        from auditor.cli.progress import shown_progress
-        from auditor.context import RunContext
-        from auditor.files.memory_budget import budget_of
         from auditor.files.result_files import write_whole
         from auditor.tuning.plan import load_tune_plan
         from auditor.tuning.run import run_tuning
-        from auditor.workspace import Workspace
         from reports.pages.tuning_page import look_in_words, render_tuning, tuning_markdown
 
         chosen = load_tune_plan(plan)
@@ -55,16 +52,15 @@ def tune(
             more = f" Left: {minutes}." if left > 0 else ""
             say(f"{look_in_words(chosen.tune.knob, look)}{more}", err=True)
 
-        with shown_progress(quiet=quiet) as on_progress:
-            context = RunContext(
-                workspace=Workspace(work_dir),
-                plan_folder=plan.parent,
-                data_dir=data_dir,
-                device=device,
-                allow_code=allow_code,
-                on_progress=on_progress,
-                max_memory=budget_of(max_memory),
-            )
+        with run_context(
+            work_dir,
+            plan_folder=plan.parent,
+            data_dir=data_dir,
+            device=device,
+            allow_code=allow_code,
+            max_memory=max_memory,
+            quiet=quiet,
+        ) as context:
             found = run_tuning(chosen, context, folder, on_start=started, on_look=looked)
         write_whole(folder / "summary.md", tuning_markdown(found))
         write_whole(folder / "tuning.html", render_tuning(found))

@@ -15,7 +15,7 @@ from auditor.debug_dp.crafted import HUGE, SMALL, bare, joined, natural
 from auditor.debug_dp.implementation import StepSettings
 from auditor.debug_dp.p_values import least_error
 from auditor.epsilon.bound import EpsilonBound
-from auditor.epsilon.one_run import clopper_pearson
+from auditor.epsilon.one_run_bound import clopper_pearson
 from auditor.statistics.intervals import Float64Array, two_rate_limit
 from defenses.progress import Progress
 

@@ -85,8 +85,8 @@ def bound_from_runs(
     Args:
         scores: (runs,) higher means that the record was in.
         included: (runs,) bool, whether it was.
-        method: `auditor.epsilon.one_run.CLOPPER_PEARSON`, `auditor.epsilon.gaussian_dp.GAUSSIAN` or
-            `auditor.epsilon.bayesian.CREDIBLE`.
+        method: `auditor.epsilon.one_run_bound.CLOPPER_PEARSON`, `auditor.epsilon.gaussian_bound.GAUSSIAN` or
+            `auditor.epsilon.credible_bound.CREDIBLE`.
         inclusion: Must be PAIRED_RUNS.
         delta: In [0, 1); for GAUSSIAN above 0.
         confidence: In (0, 1); holds for the maximum over `comparisons` such bounds.
@@ -103,7 +103,7 @@ def bound_from_runs(
         ValueError: If the design is not PAIRED_RUNS, a side has too few runs, or an argument is out of range.
 
     Example:
-        >>> from auditor.epsilon.one_run import CLOPPER_PEARSON
+        >>> from auditor.epsilon.one_run_bound import CLOPPER_PEARSON
         >>> shown = bound_from_runs(
         ...     [0.1, 0.2, 1.1, 1.2] * 500,
         ...     [False, False, True, True] * 500,

@@ -4,7 +4,7 @@ import numpy as np
 
 from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.error_counts import bound_from_runs
-from auditor.epsilon.one_run import CLOPPER_PEARSON
+from auditor.epsilon.one_run_bound import CLOPPER_PEARSON
 from defenses.mechanisms.tables.margins import contingency
 from defenses.randomness import stream
 from defenses.records import Inclusion, Records, Table

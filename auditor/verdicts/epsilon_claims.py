@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.epsilon.bound import EpsilonBound
-from auditor.epsilon.one_run import OneRunAudit, one_run_from_scores
+from auditor.epsilon.one_run_bound import OneRunAudit, one_run_from_scores
 from auditor.evidence.run_attack import Evidence
 from auditor.plan.terms import Terms
 from auditor.subject import AuditSubject

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.one_run import OneRunAudit, one_run_from_scores
+from auditor.epsilon.one_run_bound import OneRunAudit, one_run_from_scores
 from auditor.white_box.gradient_canaries import (
     Access,
     Directions,

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from auditor.epsilon.balanced import mu_from_guesses
+from auditor.epsilon.balanced_bound import mu_from_guesses
 from auditor.epsilon.bound import BoundKind, EpsilonBound
-from auditor.epsilon.gaussian_dp import mu_limit
+from auditor.epsilon.gaussian_bound import mu_limit
 from auditor.statistics.intervals import Float64Array, binomial_upper, check_open_unit
 from defenses.accounting import account
 from defenses.guarantee import Guarantee, Neighboring, Unit

@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, vmap
 
 from auditor.datasets import load
 from auditor.epsilon.error_counts import bound_from_runs
-from auditor.epsilon.one_run import CLOPPER_PEARSON
+from auditor.epsilon.one_run_bound import CLOPPER_PEARSON
 from auditor.verdicts.judge import judge_claim
 from defenses.accounting import account_run
 from defenses.architectures import Architecture

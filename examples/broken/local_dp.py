@@ -16,7 +16,7 @@ import torch
 from auditor.datasets import load
 from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.error_counts import bound_from_runs
-from auditor.epsilon.one_run import CLOPPER_PEARSON
+from auditor.epsilon.one_run_bound import CLOPPER_PEARSON
 from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History

@@ -118,12 +118,12 @@ def _explain(error: ValidationError) -> str:
     return and_more(lines[:_FIRST], len(lines))
 
 
-def read_policy(path: Path) -> Policy:
-    """Read a policy from a TOML file of at most 1 MB; raises `ReportError` as `load_policy` does."""
+def load_policy(path: Path) -> Policy:
+    """Read a policy from a TOML file of at most 1 MB; raises `ReportError` as `parse_policy` does."""
     return _checked(read_toml(path, error=ReportError))
 
 
-def load_policy(text: str) -> Policy:
+def parse_policy(text: str) -> Policy:
     """Read a policy from TOML text.
 
     Args:

@@ -19,7 +19,7 @@ def to_junit(result: GateResult) -> str:
     policy lets through undecided is skipped.
 
     Args:
-        result: The decision of `reports.gate.gate.gate`.
+        result: The decision of `reports.gate.apply_policy.apply_policy`.
 
     Returns:
         The XML text; the same result gives the same bytes.

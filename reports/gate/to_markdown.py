@@ -9,7 +9,7 @@ def to_markdown(result: GateResult) -> str:
     """Write a gate's decision as Markdown.
 
     Args:
-        result: The decision of `reports.gate.gate.gate`.
+        result: The decision of `reports.gate.apply_policy.apply_policy`.
 
     Returns:
         Markdown text; the same result gives the same bytes.

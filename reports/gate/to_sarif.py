@@ -21,7 +21,7 @@ def to_sarif(result: GateResult, report: Report, *, artifact: str = "report.json
     """Write the checks that did not pass as SARIF results; a check that passes is a rule without a result.
 
     Args:
-        result: The decision of `reports.gate.gate.gate`.
+        result: The decision of `reports.gate.apply_policy.apply_policy`.
         report: The report that was judged.
         artifact: Path or URI of the report as a reader of the log knows it, relative to the repository; it becomes
             the location of every result, without which code scanning shows none.

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from report_samples import leaky_data, private_data
 
 from reports.errors import ReportError
-from reports.gate.gate import gate, to_junit, to_markdown, to_sarif
-from reports.gate.policy import Policy, load_policy
+from reports.gate.apply_policy import apply_policy, to_junit, to_markdown, to_sarif
+from reports.gate.policy import Policy, parse_policy
 from reports.pages.markdown import summary
 from reports.pages.report_page import render
 from reports.pages.toml_text import toml_text
@@ -63,7 +63,7 @@ def small(data: dict[str, Any]) -> dict[str, Any]:
 
 
 SMALL = (small(leaky_data()), small(private_data()))
-POLICIES = load_policy(POLICY)
+POLICIES = parse_policy(POLICY)
 
 
 class Tags(HTMLParser):
@@ -93,7 +93,7 @@ def written(found: Any) -> bytes:
 
 
 def check_gate(report: Report, policy: Policy) -> None:
-    result = gate(report, policy, report)
+    result = apply_policy(report, policy, report)
     ElementTree.fromstring(to_junit(result))
     json.loads(to_sarif(result, report))
     assert "\x1b" not in to_markdown(result)
@@ -129,7 +129,7 @@ def pages_of_a_report(found: Any) -> None:
 
 def a_policy(text: str | bytes) -> None:
     try:
-        policy = load_policy(text)
+        policy = parse_policy(text)
     except ReportError as error:
         sensible(error)
         return
@@ -215,7 +215,7 @@ def test_what_breaks_parsers_is_refused(text: str | bytes) -> None:
 )
 def test_a_hostile_policy_is_refused_in_a_short_sentence(text: str, said: str) -> None:
     with pytest.raises(ReportError, match=said) as found:
-        load_policy(text)
+        parse_policy(text)
     sensible(found.value)
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 RENDER = """
 import sys
 from pathlib import Path
-from reports.gate.gate import gate, load_policy, to_junit, to_markdown, to_sarif
+from reports.gate.apply_policy import gate, load_policy, to_junit, to_markdown, to_sarif
 from reports.pages.report_page import render
 from reports.pages.markdown import summary
 from reports.records.report import Report
@@ -65,7 +65,7 @@ def test_the_same_records_give_the_same_bytes(leaky: Report, private: Report, tm
 
 
 @pytest.mark.parametrize(
-    "module", ["reports.gate.gate", "reports.records.report", "reports.exit_codes", "reports.pages.markdown"]
+    "module", ["reports.gate.apply_policy", "reports.records.report", "reports.exit_codes", "reports.pages.markdown"]
 )
 def test_the_gate_loads_nothing_heavy(module: str) -> None:
     assert run(LOADED.format(module=module)) == b""

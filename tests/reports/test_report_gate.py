@@ -9,7 +9,7 @@ import pytest
 from report_samples import TPR, policy_text
 
 from reports.exit_codes import ExitCode, worst
-from reports.gate.gate import gate, load_policy
+from reports.gate.apply_policy import apply_policy, load_policy
 from reports.gate.gate_result import GateResult, Outcome
 from reports.records.report import Report
 
@@ -44,22 +44,22 @@ def test_a_rule_decides_on_the_interval(
 ) -> None:
     middle = (low if low is not None else 0.0) if high is None else (high if low is None else (low + high) / 2)
     report = change(leaky, f"attacks/2/measures/{TPR}", interval(middle, low, high))
-    assert gate(report, load_policy(policy_text())).exit_code is code
+    assert apply_policy(report, load_policy(policy_text())).exit_code is code
 
 
 def test_a_point_estimate_above_the_limit_alone_does_not_fail(leaky: Report, change: Change) -> None:
     report = change(leaky, f"attacks/2/measures/{TPR}", interval(0.05, 0.02, 0.08))
-    assert gate(report, load_policy(policy_text())).exit_code is ExitCode.INCONCLUSIVE
+    assert apply_policy(report, load_policy(policy_text())).exit_code is ExitCode.INCONCLUSIVE
 
 
 def test_an_unresolvable_measure_is_inconclusive_with_its_reason(private: Report) -> None:
-    result = gate(private, load_policy(policy_text(0.01, measure="tpr_at_fpr_0.001")))
+    result = apply_policy(private, load_policy(policy_text(0.01, measure="tpr_at_fpr_0.001")))
     assert result.exit_code is ExitCode.INCONCLUSIVE
     assert "Not resolvable with 3,988 non-members" in result.sentence
 
 
 def test_without_an_attack_the_rule_holds_for_every_attack_that_has_the_measure(leaky: Report) -> None:
-    result = gate(leaky, load_policy(policy_text(attack=None)))
+    result = apply_policy(leaky, load_policy(policy_text(attack=None)))
     assert {row.attack for row in result.rows if row.rule == TPR} == {"lira", "rmia", "loss_threshold"}
     assert result.exit_code is ExitCode.EXCEEDED
     assert "LiRA" in result.sentence  # of several failures the largest is named
@@ -67,11 +67,11 @@ def test_without_an_attack_the_rule_holds_for_every_attack_that_has_the_measure(
 
 def test_the_sample_reports(leaky: Report, private: Report, incomplete: Report, inconclusive: Report) -> None:
     policy = load_policy(policy_text())
-    assert gate(leaky, policy).exit_code is ExitCode.EXCEEDED
-    assert gate(private, policy).exit_code is ExitCode.PASS
-    assert gate(incomplete, policy).exit_code is ExitCode.INCOMPLETE
+    assert apply_policy(leaky, policy).exit_code is ExitCode.EXCEEDED
+    assert apply_policy(private, policy).exit_code is ExitCode.PASS
+    assert apply_policy(incomplete, policy).exit_code is ExitCode.INCOMPLETE
     tight = load_policy(policy_text(0.02))
-    assert gate(inconclusive, tight).exit_code is ExitCode.INCONCLUSIVE
+    assert apply_policy(inconclusive, tight).exit_code is ExitCode.INCONCLUSIVE
 
 
 # --- the control ---
@@ -84,14 +84,14 @@ def test_a_pass_needs_a_control_above_guessing(
     private: Report, change: Change, measure: str, baseline: float, maximum: float
 ) -> None:
     policy = load_policy(policy_text(maximum, measure=measure))
-    assert gate(private, policy).exit_code is ExitCode.PASS
+    assert apply_policy(private, policy).exit_code is ExitCode.PASS
     weak = change(private, f"attacks/2/control/{measure}", interval(baseline + 0.1, baseline, baseline + 0.2))
-    result = gate(weak, policy)
+    result = apply_policy(weak, policy)
     assert result.exit_code is ExitCode.INCONCLUSIVE
     assert "did not beat guessing" in result.sentence
     strong = change(private, f"attacks/2/control/{measure}", interval(baseline + 0.1, baseline + 0.001, baseline + 0.2))
-    assert gate(strong, policy).exit_code is ExitCode.PASS
-    missing = gate(change(private, "attacks/2/control", {}), policy)
+    assert apply_policy(strong, policy).exit_code is ExitCode.PASS
+    missing = apply_policy(change(private, "attacks/2/control", {}), policy)
     assert missing.exit_code is ExitCode.INCONCLUSIVE
     assert "no control" in missing.sentence
 
@@ -99,31 +99,33 @@ def test_a_pass_needs_a_control_above_guessing(
 def test_an_attack_that_finds_a_leak_here_needs_no_control(private: Report, change: Change) -> None:
     report = change(private, "attacks/2/control", {})
     report = change(report, f"attacks/2/measures/{TPR}", interval(0.02, 0.015, 0.025))
-    assert gate(report, load_policy(policy_text(0.03))).exit_code is ExitCode.PASS
+    assert apply_policy(report, load_policy(policy_text(0.03))).exit_code is ExitCode.PASS
 
 
 def test_the_silence_of_a_blind_attack_decides_nothing_where_another_one_sees(private: Report, change: Change) -> None:
     everyone = load_policy(policy_text(0.5, attack=None))
     one_blind = change(private, "attacks/0/control", {})
-    result = gate(one_blind, everyone)
+    result = apply_policy(one_blind, everyone)
     assert result.exit_code is ExitCode.PASS
     blind = next(row for row in result.rows if row.attack == "loss_threshold")
     assert (blind.outcome, blind.tolerated) == (Outcome.INCONCLUSIVE, True)
     assert "Another attack carries this rule" in blind.sentence
     all_blind = change(change(one_blind, "attacks/1/control", {}), "attacks/2/control", {})
-    assert gate(all_blind, everyone).exit_code is ExitCode.INCONCLUSIVE
+    assert apply_policy(all_blind, everyone).exit_code is ExitCode.INCONCLUSIVE
 
 
 def test_the_control_can_be_waived_but_never_excuses_a_leak(private: Report, leaky: Report, change: Change) -> None:
     waived = load_policy(policy_text(top="require_control = false"))
-    assert gate(change(private, "attacks/2/control", {}), waived).exit_code is ExitCode.PASS
-    assert gate(change(leaky, "attacks/2/control", {}), load_policy(policy_text())).exit_code is ExitCode.EXCEEDED
+    assert apply_policy(change(private, "attacks/2/control", {}), waived).exit_code is ExitCode.PASS
+    assert (
+        apply_policy(change(leaky, "attacks/2/control", {}), load_policy(policy_text())).exit_code is ExitCode.EXCEEDED
+    )
 
 
 def test_a_third_party_measure_has_no_baseline_to_beat(private: Report, change: Change) -> None:
     report = change(private, "attacks/2/measures/surprise", interval(0.1, 0.05, 0.2))
     report = change(report, "attacks/2/control/surprise", interval(0.9, 0.8, 1.0))
-    result = gate(report, load_policy(policy_text(0.5, measure="surprise")))
+    result = apply_policy(report, load_policy(policy_text(0.5, measure="surprise")))
     assert result.exit_code is ExitCode.INCONCLUSIVE
     assert "nothing is known of what guessing gets" in result.sentence
 
@@ -147,24 +149,24 @@ def test_epsilon_against_a_number(
 ) -> None:
     report = change(change(private, "epsilons/shown/lower", lower), "epsilons/shown/ceiling", ceiling)
     policy = load_policy(policy_text(maximum, measure="epsilon", attack=None))
-    assert gate(report, policy).exit_code is code
+    assert apply_policy(report, policy).exit_code is code
 
 
 def test_an_implied_bound_decides_nothing_about_the_run(private: Report, change: Change) -> None:
     report = change(change(private, "epsilons/shown/lower", 5.0), "epsilons/shown/kind", "implied")
-    result = gate(report, load_policy(policy_text(2.0, measure="epsilon", attack=None)))
+    result = apply_policy(report, load_policy(policy_text(2.0, measure="epsilon", attack=None)))
     assert result.exit_code is ExitCode.INCONCLUSIVE
 
 
 def test_epsilon_that_was_not_shown_cannot_pass(leaky: Report) -> None:
-    result = gate(leaky, load_policy(policy_text(2.0, measure="epsilon", attack=None)))
+    result = apply_policy(leaky, load_policy(policy_text(2.0, measure="epsilon", attack=None)))
     assert result.exit_code is ExitCode.INCONCLUSIVE
     assert "no canaries in the plan" in result.sentence
 
 
 def test_epsilon_needs_a_control_too(private: Report, change: Change) -> None:
     policy = load_policy(policy_text(2.0, measure="epsilon", attack=None))
-    result = gate(change(private, "attacks/2/control", {}), policy)
+    result = apply_policy(change(private, "attacks/2/control", {}), policy)
     assert result.exit_code is ExitCode.INCONCLUSIVE
 
 
@@ -180,16 +182,16 @@ def test_epsilon_needs_a_control_too(private: Report, change: Change) -> None:
 )
 def test_epsilon_against_the_claims(private: Report, change: Change, status: str, code: ExitCode) -> None:
     report = change(private, "findings/1/status", status)
-    assert gate(report, load_policy(policy_text("claims", measure="epsilon", attack=None))).exit_code is code
+    assert apply_policy(report, load_policy(policy_text("claims", measure="epsilon", attack=None))).exit_code is code
 
 
 def test_a_contradicted_claim_fails_whatever_the_rules_say(private: Report, change: Change) -> None:
     report = change(private, "findings/1/status", "violated")
-    result = gate(report, load_policy(policy_text()))
+    result = apply_policy(report, load_policy(policy_text()))
     assert result.exit_code is ExitCode.EXCEEDED
     assert outcomes(result, "claims") == {Outcome.FAIL}
     lenient = load_policy(policy_text(top="fail_on_claims = false"))
-    assert gate(report, lenient).exit_code is ExitCode.PASS
+    assert apply_policy(report, lenient).exit_code is ExitCode.PASS
 
 
 # --- what did not run ---
@@ -197,52 +199,52 @@ def test_a_contradicted_claim_fails_whatever_the_rules_say(private: Report, chan
 
 def test_a_failed_attack_makes_the_audit_incomplete(private: Report, change: Change) -> None:
     report = change(change(private, "attacks/1/status", "failed"), "attacks/1/reason", "out of memory")
-    result = gate(report, load_policy(policy_text()))
+    result = apply_policy(report, load_policy(policy_text()))
     assert result.exit_code is ExitCode.INCOMPLETE
     assert "out of memory" in result.sentence
 
 
 def test_an_attack_left_out_counts_only_where_it_was_required(private: Report, change: Change) -> None:
-    assert gate(private, load_policy(policy_text())).exit_code is ExitCode.PASS
+    assert apply_policy(private, load_policy(policy_text())).exit_code is ExitCode.PASS
     by_plan = change(private, "attacks/3/required", True)
-    assert gate(by_plan, load_policy(policy_text())).exit_code is ExitCode.INCOMPLETE
+    assert apply_policy(by_plan, load_policy(policy_text())).exit_code is ExitCode.INCOMPLETE
     by_policy = load_policy(policy_text(top='required_attacks = ["label_only"]'))
-    assert gate(private, by_policy).exit_code is ExitCode.INCOMPLETE
+    assert apply_policy(private, by_policy).exit_code is ExitCode.INCOMPLETE
 
 
 def test_a_required_attack_that_is_not_there_is_named_with_its_nearest(private: Report) -> None:
-    result = gate(private, load_policy('required_attacks = ["lirra"]'))
+    result = apply_policy(private, load_policy('required_attacks = ["lirra"]'))
     assert result.exit_code is ExitCode.INCOMPLETE
     assert "did you mean 'lira'?" in result.sentence
 
 
 def test_required_attacks_alone_are_a_policy(private: Report) -> None:
-    assert gate(private, load_policy('required_attacks = ["lira", "rmia"]')).exit_code is ExitCode.PASS
+    assert apply_policy(private, load_policy('required_attacks = ["lira", "rmia"]')).exit_code is ExitCode.PASS
 
 
 def test_a_rule_on_an_attack_that_is_not_there_never_passes(private: Report) -> None:
-    result = gate(private, load_policy(policy_text(attack="rmai", top="allow_inconclusive = true")))
+    result = apply_policy(private, load_policy(policy_text(attack="rmai", top="allow_inconclusive = true")))
     assert result.exit_code is ExitCode.INCOMPLETE
     assert "did you mean 'rmia'?" in result.sentence
 
 
 def test_a_rule_on_a_measure_that_nobody_has_never_passes(private: Report) -> None:
     lenient = "allow_inconclusive = true\nrequire_control = false"
-    result = gate(private, load_policy(policy_text(0.03, measure="tpr_at_fpr_0.02", attack=None, top=lenient)))
+    result = apply_policy(private, load_policy(policy_text(0.03, measure="tpr_at_fpr_0.02", attack=None, top=lenient)))
     assert result.exit_code is ExitCode.INCOMPLETE
-    result = gate(private, load_policy(policy_text(0.5, measure="tpr_at_fpr_001", attack=None, top=lenient)))
+    result = apply_policy(private, load_policy(policy_text(0.5, measure="tpr_at_fpr_001", attack=None, top=lenient)))
     assert result.exit_code is ExitCode.USAGE
     assert "did you mean 'tpr_at_fpr_0.01'?" in result.sentence or "did you mean 'tpr_at_fpr_0.001'?" in result.sentence
 
 
 def test_measures_of_an_attack_that_failed_do_not_count(private: Report, change: Change) -> None:
     report = change(private, "attacks/2/status", "failed")
-    result = gate(report, load_policy(policy_text(top="allow_inconclusive = true")))
+    result = apply_policy(report, load_policy(policy_text(top="allow_inconclusive = true")))
     assert result.exit_code is ExitCode.INCOMPLETE
 
 
 def test_inconclusive_can_be_let_through_and_is_still_said(inconclusive: Report) -> None:
-    result = gate(inconclusive, load_policy(policy_text(0.02, top="allow_inconclusive = true")))
+    result = apply_policy(inconclusive, load_policy(policy_text(0.02, top="allow_inconclusive = true")))
     assert result.exit_code is ExitCode.PASS
     assert "1 inconclusive, let through" in result.sentence
 
@@ -260,7 +262,7 @@ def test_precedence_of_exit_codes() -> None:
 
 def test_a_proven_failure_is_not_hidden_by_an_attack_that_failed(leaky: Report, change: Change) -> None:
     report = change(leaky, "attacks/0/status", "failed")
-    result = gate(report, load_policy(policy_text()))
+    result = apply_policy(report, load_policy(policy_text()))
     assert result.exit_code is ExitCode.EXCEEDED
     assert result.rows[0].outcome is Outcome.FAIL
     assert result.rows[0].sentence in result.sentence
@@ -305,11 +307,11 @@ def test_growth_is_judged_on_both_intervals(
     def at(low: float, high: float) -> Report:
         return change(private, f"attacks/2/measures/{TPR}", interval((low + high) / 2, low, high))
 
-    assert gate(at(*now), load_policy(INCREASE), at(*before)).exit_code is code
+    assert apply_policy(at(*now), load_policy(INCREASE), at(*before)).exit_code is code
 
 
 def test_a_missing_baseline_is_a_usage_error(private: Report) -> None:
-    result = gate(private, load_policy(INCREASE))
+    result = apply_policy(private, load_policy(INCREASE))
     assert result.exit_code is ExitCode.USAGE
     assert "give a baseline" in result.sentence
 
@@ -328,20 +330,20 @@ def test_a_missing_baseline_is_a_usage_error(private: Report) -> None:
     ],
 )
 def test_a_baseline_that_does_not_compare(private: Report, change: Change, path: str, value: Any) -> None:
-    result = gate(private, load_policy(INCREASE), change(private, path, value))
+    result = apply_policy(private, load_policy(INCREASE), change(private, path, value))
     assert result.exit_code is ExitCode.NOT_COMPARABLE
 
 
 def test_growth_needs_a_control_as_well(private: Report, change: Change) -> None:
     report = change(private, "attacks/2/control", {})
-    assert gate(report, load_policy(INCREASE), private).exit_code is ExitCode.INCONCLUSIVE
+    assert apply_policy(report, load_policy(INCREASE), private).exit_code is ExitCode.INCONCLUSIVE
 
 
 def test_an_unused_baseline_is_said(private: Report) -> None:
-    assert "baseline was not used" in gate(private, load_policy(policy_text()), private).sentence
+    assert "baseline was not used" in apply_policy(private, load_policy(policy_text()), private).sentence
 
 
 def test_a_rule_may_have_both_limits(private: Report) -> None:
-    result = gate(private, load_policy(f"{INCREASE}maximum = 0.03\n"), private)
+    result = apply_policy(private, load_policy(f"{INCREASE}maximum = 0.03\n"), private)
     assert [row.limit for row in result.rows if row.rule == f"{TPR}-lira"] == ["3%", "+2%"]
     assert result.exit_code is ExitCode.PASS

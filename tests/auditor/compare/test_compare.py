@@ -215,4 +215,4 @@ def test_ctrl_c_while_torch_is_loading_is_no_crash() -> None:
         timeout=60,
     )
     assert ended.returncode == 130, ended.stderr
-    assert ended.stderr.strip() == "Stopped. What is trained is kept: the same command goes on from there."
+    assert ended.stderr.strip() == "Stopped. Trained models are kept; run the same command again to continue."

@@ -15,7 +15,7 @@ from auditor.debug_dp.claim import Claim
 from auditor.debug_dp.counting import seen, visits
 from auditor.debug_dp.many_runs import _KNOWN, Runs, judged
 from auditor.debug_dp.p_values import holm, least_error
-from auditor.epsilon.one_run import clopper_pearson
+from auditor.epsilon.one_run_bound import clopper_pearson
 
 
 def test_holm_rejects_what_the_sequential_procedure_rejects() -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from bound_simulations import AUDITS, DELTA, assert_nominal, noisy_scores
 
-from auditor.epsilon.bayesian import CREDIBLE, joint_credible
+from auditor.epsilon.credible_bound import CREDIBLE, joint_credible
 from auditor.epsilon.error_counts import CountMethod, bound_from_runs
-from auditor.epsilon.gaussian_dp import GAUSSIAN, gaussian_dp
-from auditor.epsilon.one_run import CLOPPER_PEARSON, clopper_pearson
+from auditor.epsilon.gaussian_bound import GAUSSIAN, gaussian_dp
+from auditor.epsilon.one_run_bound import CLOPPER_PEARSON, clopper_pearson
 from defenses.guarantee import Neighboring, Unit
 from defenses.records import Inclusion
 

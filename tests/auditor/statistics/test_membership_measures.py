@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from auditor.statistics.curves import histogram, roc_curve
 from auditor.statistics.intervals import (
     auc_interval,
     auc_with_variance,
@@ -27,7 +28,6 @@ from auditor.statistics.membership import (
     rate,
     tpr_at_fpr,
 )
-from auditor.statistics.roc import histogram, roc_curve
 from auditor.statistics.units import Units
 from reports.records.report import Estimate
 

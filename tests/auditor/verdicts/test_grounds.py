@@ -11,7 +11,7 @@ from auditor.audit import Audit, run_audit
 from auditor.context import RunContext
 from auditor.plan.plan import load_plan
 from auditor.workspace import Workspace
-from reports.gate.gate import Policy, gate
+from reports.gate.apply_policy import Policy, apply_policy
 from reports.pages.markdown import summary
 from reports.pages.report_page import render
 from reports.records.report import Finding, Report, Status
@@ -99,7 +99,7 @@ def test_a_holdout_that_was_trained_on_cannot_pass(tmp_path: Path) -> None:
         policy = Policy.model_validate(
             {"rules": [{"measure": "auc", "maximum": 0.6}], "allow_inconclusive": lenient, "require_control": False}
         )
-        result = gate(report, policy)
+        result = apply_policy(report, policy)
         assert result.exit_code == 3
         assert result.rows[0].rule == "grounds"
     assert only(report, "PA021").status is Status.INFORMATION

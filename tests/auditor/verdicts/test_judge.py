@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from auditor.epsilon.bound import BoundKind, EpsilonBound
-from auditor.epsilon.one_run import one_run_from_scores
+from auditor.epsilon.one_run_bound import one_run_from_scores
 from auditor.statistics.membership import advantage, auc, tpr_at_fpr
 from auditor.verdicts.judge import judge_claim, judge_leak
 from defenses.guarantee import Guarantee, Neighboring, Unaccounted, Unit

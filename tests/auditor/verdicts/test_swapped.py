@@ -14,7 +14,7 @@ from attacks.protocol import MembershipScores
 from attacks.target import Target
 from auditor.audit import run_audit
 from auditor.context import RunContext
-from auditor.epsilon.one_run import one_run_from_scores
+from auditor.epsilon.one_run_bound import one_run_from_scores
 from auditor.evidence.membership import ScoredCandidates
 from auditor.evidence.ranking import Ranking
 from auditor.evidence.run_attack import Evidence

@@ -10,9 +10,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from auditor.epsilon.balanced import gaussian_guesses, mu_from_guesses
+from auditor.epsilon.balanced_bound import gaussian_guesses, mu_from_guesses
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.gaussian_dp import gaussian_dp, mu_limit
+from auditor.epsilon.gaussian_bound import gaussian_dp, mu_limit
 from auditor.white_box.gradient_canaries import Access, Directions, GradientCanaries, log_likelihood_ratios
 from auditor.white_box.step_audit import (
     WhiteBoxOptions,

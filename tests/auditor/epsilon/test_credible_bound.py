@@ -9,9 +9,9 @@ import pytest
 from bound_simulations import AUDITS, DELTA, assert_nominal, gaussian_noise
 from scipy import stats
 
-from auditor.epsilon.bayesian import epsilon_quantile, joint_credible, posterior_above
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.one_run import clopper_pearson
+from auditor.epsilon.credible_bound import epsilon_quantile, joint_credible, posterior_above
+from auditor.epsilon.one_run_bound import clopper_pearson
 from defenses.guarantee import Neighboring, Unit
 
 COUNTS = [

@@ -3,7 +3,7 @@
 from scipy import special
 
 from auditor.epsilon.bound import THRESHOLD_WAS_FIXED, BoundKind, EpsilonBound
-from auditor.epsilon.gaussian_dp import GAUSSIAN_SHAPE, gaussian_epsilon
+from auditor.epsilon.gaussian_bound import GAUSSIAN_SHAPE, gaussian_epsilon
 from auditor.statistics.intervals import binomial_upper, check_open_unit
 from defenses.guarantee import Neighboring, Unit
 
@@ -50,7 +50,7 @@ def gaussian_guesses(
 ) -> EpsilonBound:
     """Bound epsilon from guesses over balanced trials, if the mechanism trades errors like a Gaussian.
 
-    As `auditor.epsilon.gaussian_dp.gaussian_dp`, with `mu_from_guesses` in place of a limit on each rate.
+    As `auditor.epsilon.gaussian_bound.gaussian_dp`, with `mu_from_guesses` in place of a limit on each rate.
 
     Args:
         wrong: False positives and false negatives together, 0 .. trials.

@@ -197,7 +197,7 @@ def one_run_from_scores(
         guesses: Even numbers in 2 .. m, chosen without the coins; m / 64, m / 32 ... m by default.
         probability: Chance with which each canary was included; must be one half.
         comparisons: Number of attacks or methods of which the best is reported, at least 1 (Bonferroni).
-        method: `one_run`, or `auditor.epsilon.one_run_fdp.one_run_fdp` where a Gaussian trade-off may be assumed.
+        method: `one_run`, or `auditor.epsilon.one_run_fdp_bound.one_run_fdp` where a Gaussian trade-off may be assumed.
         rng: Breaks ties.
 
     Raises:

@@ -13,7 +13,7 @@ import functools
 from scipy import special
 
 from auditor.epsilon.bound import COINS_ARE_FAIR, GUESSES_ARE_BLIND, BoundKind, EpsilonBound, check_guesses
-from auditor.epsilon.gaussian_dp import GAUSSIAN_SHAPE, gaussian_epsilon
+from auditor.epsilon.gaussian_bound import GAUSSIAN_SHAPE, gaussian_epsilon
 from auditor.statistics.intervals import check_open_unit
 from defenses.guarantee import Neighboring, Unit
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from reports.exit_codes import ExitCode, worst
 from reports.gate.baseline import increase_row
 from reports.gate.gate_result import EXIT_CODES, GateResult, Outcome, Row
-from reports.gate.policy import Policy, Rule, load_policy
+from reports.gate.policy import Policy, Rule, parse_policy
 from reports.gate.to_junit import to_junit
 from reports.gate.to_markdown import to_markdown
 from reports.gate.to_sarif import to_sarif
@@ -21,7 +21,7 @@ from reports.records.grounds import GROUNDS
 from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report, Status
 from reports.suggestions import nearest
 
-__all__ = ["GateResult", "Policy", "Rule", "gate", "load_policy", "to_junit", "to_markdown", "to_sarif"]
+__all__ = ["GateResult", "Policy", "Rule", "apply_policy", "parse_policy", "to_junit", "to_markdown", "to_sarif"]
 
 _CLAIM_OUTCOMES = {
     Status.VIOLATED: Outcome.FAIL,
@@ -41,7 +41,7 @@ _HEADS = {
 }
 
 
-def gate(report: Report, policy: Policy, baseline: Report | None = None) -> GateResult:
+def apply_policy(report: Report, policy: Policy, baseline: Report | None = None) -> GateResult:
     """Decide whether a report satisfies a policy.
 
     Args:

@@ -11,8 +11,8 @@ from bound_simulations import AUDITS, DELTA, assert_nominal, gaussian_noise
 from scipy import integrate, special, stats
 
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.gaussian_dp import gaussian_dp, gaussian_epsilon, gaussian_mu, mu_limit
-from auditor.epsilon.one_run import clopper_pearson
+from auditor.epsilon.gaussian_bound import gaussian_dp, gaussian_epsilon, gaussian_mu, mu_limit
+from auditor.epsilon.one_run_bound import clopper_pearson
 from defenses.guarantee import Neighboring, Unit
 
 

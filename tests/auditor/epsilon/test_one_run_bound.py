@@ -10,7 +10,7 @@ from bound_simulations import AUDITS, DELTA, assert_nominal, noisy_scores
 from scipy import stats
 
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.one_run import clopper_pearson, one_run, one_run_from_scores
+from auditor.epsilon.one_run_bound import clopper_pearson, one_run, one_run_from_scores
 from auditor.statistics.intervals import one_run_p_value
 from defenses.guarantee import Neighboring, Unit
 from defenses.records import Inclusion

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attacks.membership.signals import log_probability
-from auditor.epsilon.balanced import gaussian_guesses
+from auditor.epsilon.balanced_bound import gaussian_guesses
 from auditor.epsilon.bound import EpsilonBound
 from auditor.epsilon.error_counts import bound_from_runs
-from auditor.epsilon.one_run import CLOPPER_PEARSON
+from auditor.epsilon.one_run_bound import CLOPPER_PEARSON
 from auditor.statistics.intervals import Float64Array
 from defenses.defense import Job
 from defenses.engine.training import train

@@ -10,9 +10,9 @@ from bound_simulations import AUDITS, DELTA, assert_nominal, gaussian_noise, noi
 from scipy import optimize, stats
 
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.gaussian_dp import gaussian_epsilon, gaussian_mu
-from auditor.epsilon.one_run import one_run, one_run_from_scores
-from auditor.epsilon.one_run_fdp import one_run_fdp, refutes_mu
+from auditor.epsilon.gaussian_bound import gaussian_epsilon, gaussian_mu
+from auditor.epsilon.one_run_bound import one_run, one_run_from_scores
+from auditor.epsilon.one_run_fdp_bound import one_run_fdp, refutes_mu
 from defenses.guarantee import Neighboring, Unit
 from defenses.records import Inclusion
 

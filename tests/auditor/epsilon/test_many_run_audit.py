@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from auditor.epsilon.bound import BoundKind
-from auditor.epsilon.gaussian_dp import gaussian_mu
-from auditor.epsilon.many_runs import ManyRunAudit, audit_many_runs, crafted_job
+from auditor.epsilon.gaussian_bound import gaussian_mu
+from auditor.epsilon.many_run_audit import ManyRunAudit, audit_many_runs, crafted_job
 from defenses.accounting import account_run
 from defenses.architectures import Architecture
 from defenses.defense import History, Job
