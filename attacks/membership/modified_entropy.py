@@ -16,8 +16,6 @@ from defenses.progress import OnProgress, silent
 
 Float64Array = npt.NDArray[np.float64]
 
-_PAPER = "Song & Mittal 2021, Systematic Evaluation of Privacy Risks of Machine Learning Models"
-
 
 def log_modified_entropy(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> Float64Array:
     """Return the logarithm of each record's modified entropy.
@@ -109,7 +107,7 @@ class ModifiedEntropy(Attack):
 
     name = "modified_entropy"
     title = "Modified entropy"
-    paper = _PAPER
+    paper = "Song & Mittal 2021, Systematic Evaluation of Privacy Risks of Machine Learning Models"
     requires = ThreatModel(frozenset({Capability.LOGITS}))
     usual = False  # ranks almost as the loss does
 
@@ -134,7 +132,7 @@ class ModifiedEntropyByClass(Attack):
 
     name = "modified_entropy_by_class"
     title = "Modified entropy, by class"
-    paper = _PAPER
+    paper = "Song & Mittal 2021, Systematic Evaluation of Privacy Risks of Machine Learning Models"
     requires = ThreatModel(frozenset({Capability.LOGITS}), population=True)
     usual = False  # a variant of modified_entropy
 
