@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from auditor.plan.plan import load_plan as load_plan
     from auditor.plan.plan import parse_plan as parse_plan
     from auditor.report_files import write_audit as write_audit
+    from auditor.targets.art_classifier import from_art as from_art
+    from auditor.targets.art_classifier import record_scores as record_scores
     from auditor.tuning.plan import TunePlan as TunePlan
     from auditor.tuning.plan import load_tune_plan as load_tune_plan
     from auditor.tuning.run import run_tuning as run_tuning
@@ -52,6 +54,7 @@ _HOMES = {
     "TunePlan": "auditor.tuning.plan",
     "Workspace": "auditor.workspace",
     "apply_policy": "reports.gate.apply_policy",
+    "from_art": "auditor.targets.art_classifier",
     "load_compare_plan": "auditor.compare.plan",
     "load_data": "auditor.datasets:load",
     "load_plan": "auditor.plan.plan",
@@ -59,6 +62,7 @@ _HOMES = {
     "load_tune_plan": "auditor.tuning.plan",
     "parse_plan": "auditor.plan.plan",
     "plant": "auditor.canaries.planting",
+    "record_scores": "auditor.targets.art_classifier",
     "run_audit": "auditor.audit",
     "run_comparison": "auditor.compare.run",
     "run_tuning": "auditor.tuning.run",
@@ -78,6 +82,7 @@ __all__ = [
     "TunePlan",
     "Workspace",
     "apply_policy",
+    "from_art",
     "load_compare_plan",
     "load_data",
     "load_plan",
@@ -85,6 +90,7 @@ __all__ = [
     "load_tune_plan",
     "parse_plan",
     "plant",
+    "record_scores",
     "run_audit",
     "run_comparison",
     "run_tuning",

@@ -14,6 +14,11 @@ class ExitCode(enum.IntEnum):
     INCOMPLETE = 4  # an attack failed or was killed, or a required one did not run
     NOT_COMPARABLE = 5  # the baseline cannot be compared
 
+    @property
+    def precedence(self) -> int:
+        """Place in the order in which codes win when several hold: 0 wins over all."""
+        return PRECEDENCE.index(self)
+
 
 # A proven failure must not look like a flaky run, and nothing counts where the question itself was wrong.
 PRECEDENCE = (
@@ -35,4 +40,4 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
     Returns:
         The code to exit with.
     """
-    return min(codes, key=PRECEDENCE.index, default=ExitCode.INCONCLUSIVE)
+    return min(codes, key=lambda code: code.precedence, default=ExitCode.INCONCLUSIVE)

@@ -15,7 +15,7 @@ from auditor.plan.resolve import resolve_attacks, resolve_defense
 from auditor.tuning.looking import limit_probes
 from auditor.tuning.plan import load_tune_plan
 from auditor.verdicts.findings import check_limits
-from reports.gate.apply_policy import load_policy
+from reports.gate.apply_policy import parse_policy
 
 ROOT = Path(__file__).parent.parent
 PLANS = sorted([*ROOT.glob("examples/**/*.toml"), *ROOT.glob("auditor/cli/demo_plans/*.toml")])
@@ -95,4 +95,4 @@ def test_the_plans_in_the_documentation_are_sound(tmp_path: Path) -> None:
 
 def test_the_policy_in_the_documentation_is_sound() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "policies.md").read_text(), re.DOTALL)
-    assert len(load_policy(block).rules) == 3
+    assert len(parse_policy(block).rules) == 3

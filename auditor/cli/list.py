@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def sections() -> dict[str, dict[str, str]]:
     from auditor.datasets import names
 
     root = Path(__file__).parents[2]
-    attacks = described_classes(root / "attacks", "paper") | _plugins("privacy_auditor.attacks")
+    attacks = described_classes(root / "attacks", "paper")
+    if importlib.util.find_spec("art") is None:
+        attacks = {name: paper for name, paper in attacks.items() if not name.startswith("art_")}
+    attacks |= _plugins("privacy_auditor.attacks")
     schemes = described_classes(root / "defenses" / "schemes", "paper") | _plugins("privacy_auditor.schemes")
     return {
         "Data sets ([data] source = ...)": names(),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from auditor.cli import audit, compare, debug_dp, demo, gate, plant, render, reproduce, tune
+from auditor.cli import audit, compare, debug_dp, demo, explain, gate, plant, render, reproduce, tune
 from auditor.cli import list as listing
 from auditor.cli.terminal import say
 
@@ -47,6 +47,7 @@ app.command(epilog=tune.EPILOG)(tune.tune)
 app.command(name="debug-dp", epilog=debug_dp.EPILOG)(debug_dp.debug_dp)
 app.command(epilog=reproduce.EPILOG)(reproduce.reproduce)
 app.command()(render.render)
+app.command()(explain.explain)
 app.command(name="list")(listing.list_all)
 
 

@@ -20,6 +20,7 @@ from defenses.accounting import account_run
 from defenses.defense import Defense, History
 from defenses.engine.code_digest import digest_of_folders, digest_of_training
 from defenses.errors import NotApplicableError, PlanError
+from defenses.gradients import GradientRule
 from defenses.randomness import derive, stream
 from defenses.records import FloatArray, Image, IntArray, Records
 
@@ -64,23 +65,7 @@ def generated(
     kept, name = context.workspace.kept(GENERATORS), f"{_key(content, seed)}.generator"
     found = _read(kept.read(name))
     if found is None:
-        try:
-            gan = training.run(
-                members.x,
-                members.y,
-                classes=records.classes,
-                kind=records.kind,
-                seed=derive(seed, "generator"),
-                rule=rule,
-                expected_members=nominal,
-                device=context.device,
-                on_progress=context.on_progress,
-            )
-        except (NotApplicableError, ValueError) as error:
-            raise PlanError(f"generator: {error}") from error
-        rng = stream(seed, "samples")
-        y = rng.integers(records.classes, size=entry.samples)
-        found = gan.sample(entry.samples, rng, y=y), y, gan.collapsed or ""
+        found = _trained(training, members, rule, nominal, entry, context, seed=seed)
         kept.write(_written(*found), name)
     x, y, collapsed = found
     if collapsed:
@@ -90,6 +75,36 @@ def generated(
     proved = account_run(defense, History(lots), delta=plan.judged_delta)
     twice = "The generator is a second release of the same records: where both are private, their epsilons add up."
     return AttackTarget(replace(target, guarantee=proved), question.included, SAMPLES), (twice,)
+
+
+def _trained(
+    training: DcganTraining,
+    members: Records,
+    rule: GradientRule | None,
+    nominal: int,
+    entry: Generator,
+    context: RunContext,
+    *,
+    seed: int,
+) -> tuple[FloatArray, IntArray, str]:
+    """Train a generator and draw its samples, with labels, and in words how it collapsed, or nothing."""
+    try:
+        gan = training.run(
+            members.x,
+            members.y,
+            classes=members.classes,
+            kind=members.kind,  # type: ignore[arg-type]  # the caller refuses tables
+            seed=derive(seed, "generator"),
+            rule=rule,
+            expected_members=nominal,
+            device=context.device,
+            on_progress=context.on_progress,
+        )
+    except (NotApplicableError, ValueError) as error:
+        raise PlanError(f"generator: {error}") from error
+    rng = stream(seed, "samples")
+    y = rng.integers(members.classes, size=entry.samples)
+    return gan.sample(entry.samples, rng, y=y), y, gan.collapsed or ""
 
 
 def _content(members: Records, training: DcganTraining, defense: Defense, entry: Generator, context: RunContext) -> str:

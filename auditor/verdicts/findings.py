@@ -139,11 +139,10 @@ def _without_weight(finding: Finding, findings: Sequence[Finding], asked: Mappin
 
 def headline(findings: Sequence[Finding], titles: Mapping[str, str]) -> str:
     """Return the one sentence of the report: the worst finding with its numbers."""
-    order = list(Status)
     counting = [finding for finding in findings if finding.counts]
     if not counting:
         return "Nothing was judged: no attack ran, or the plan sets no limit and nothing finite is claimed."
-    worst = min(counting, key=lambda finding: (order.index(finding.status), finding.code != CLAIM, -_size(finding)))
+    worst = min(counting, key=lambda finding: (finding.status.severity, finding.code != CLAIM, -_size(finding)))
     if worst.code != LEAK or worst.found is None or worst.found.value is None:
         return worst.sentence
     assert worst.measure is not None

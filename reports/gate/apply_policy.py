@@ -61,8 +61,7 @@ def apply_policy(report: Report, policy: Policy, baseline: Report | None = None)
     if policy.allow_inconclusive:
         rows = [_tolerate(row) if row.outcome is Outcome.INCONCLUSIVE else row for row in rows]
     rows += _ground_rows(report)  # where the truth itself is in doubt, no policy lets that through
-    order = list(EXIT_CODES)
-    rows.sort(key=lambda row: (row.tolerated, order.index(row.outcome)))
+    rows.sort(key=lambda row: (row.tolerated, EXIT_CODES[row.outcome].precedence))
     code = worst(row.exit_code for row in rows)
     compares = any(rule.maximum_increase is not None for rule in policy.rules)
     note = "" if baseline is None or compares else " The baseline was not used: no rule has maximum_increase."
@@ -200,8 +199,7 @@ def _claims_rule(rule: Rule, report: Report) -> Row:
     if not judged:
         said = "No finding of the report judges a claim, so none could be checked."
         return Row(rule=rule.name, outcome=Outcome.INCONCLUSIVE, sentence=said, measure=EPSILON, limit="claims")
-    order = list(EXIT_CODES)
-    worst_one = min(judged, key=lambda finding: order.index(_CLAIM_OUTCOMES[finding.status]))
+    worst_one = min(judged, key=lambda finding: EXIT_CODES[_CLAIM_OUTCOMES[finding.status]].precedence)
     return Row(
         rule=rule.name,
         outcome=_CLAIM_OUTCOMES[worst_one.status],
@@ -280,8 +278,11 @@ def _unmeasured(rule: Rule, report: Report) -> Row:
 
 def _with_control(row: Row, report: Report, policy: Policy) -> Row:
     """Turn a pass into an inconclusive row where the attack never showed that it can find a leak."""
-    if row.outcome is not Outcome.PASS or not policy.require_control or row.measure is None:
+    if row.outcome is not Outcome.PASS or row.measure is None:
         return row
+    about = measure(row.measure)
+    if not policy.require_control and (about.baseline is not None or not about.known):
+        return row  # waived; but where it is not known what guessing reaches, a figure alone shows nothing
     maximum = next((rule.maximum for rule in policy.rules if rule.name == row.rule), None)
     gap = _control_gap(row, report, maximum if isinstance(maximum, float) else None)
     if gap is None:

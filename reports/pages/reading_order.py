@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from reports.measures import EPSILON, measure
-from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report, Status
-
-_SEVERITY = {status: place for place, status in enumerate(Status)}
+from reports.records.report import AttackResult, AttackStatus, Estimate, Finding, Report
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by status, the worst first and those that decide nothing last; equal ones keep their order."""
-    return sorted(findings, key=lambda finding: (not finding.counts, _SEVERITY[finding.status]))
+    return sorted(findings, key=lambda finding: (not finding.counts, finding.status.severity))
 
 
 def carrying_finding(report: Report) -> Finding | None:

@@ -42,6 +42,11 @@ class Status(enum.StrEnum):
     WITHIN = "within"  # the upper confidence limit is at or below the threshold
     INFORMATION = "information"  # nothing was judged
 
+    @property
+    def severity(self) -> int:
+        """Place in the order of severities: 0 is the worst."""
+        return list(Status).index(self)
+
 
 class Finding(Strict):
     """One judged statement.

@@ -14,18 +14,18 @@ ROOT = Path(__file__).parents[2]
 RENDER = """
 import sys
 from pathlib import Path
-from reports.gate.apply_policy import gate, load_policy, to_junit, to_markdown, to_sarif
+from reports.gate.apply_policy import apply_policy, parse_policy, to_junit, to_markdown, to_sarif
 from reports.pages.report_page import render
 from reports.pages.markdown import summary
 from reports.records.report import Report
 from reports.records.schema import schema_json
 
 lines = ["[[rules]]", 'measure = "tpr_at_fpr_0.01"', "maximum = 0.03", "[[rules]]", 'measure = "auc"', "maximum = 0.6"]
-policy = load_policy("\\n".join(lines))
+policy = parse_policy("\\n".join(lines))
 texts = [schema_json()]
 for path in sys.argv[1:]:
     report = Report.from_json(Path(path).read_text(encoding="utf-8"))
-    result = gate(report, policy)
+    result = apply_policy(report, policy)
     texts += [report.to_json(), render(report), summary(report)]
     texts += [to_junit(result), to_sarif(result, report), to_markdown(result)]
 sys.stdout.buffer.write("\\0".join(texts).encode())

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from reports.gate.apply_policy import apply_policy, load_policy, to_junit, to_markdown, to_sarif
+from reports.gate.apply_policy import apply_policy, parse_policy, to_junit, to_markdown, to_sarif
 from reports.gate.gate_result import GateResult
 from reports.pages.markdown import escape, summary
 from reports.records.report import Report
@@ -24,7 +24,7 @@ NASTY = "<b>&\"'|`*_[x](http://example.org) @someone #1\x00\x1b\ud7ff\ufffe\n| -
 
 @pytest.fixture
 def failing(leaky: Report) -> GateResult:
-    return apply_policy(leaky, load_policy(POLICY))
+    return apply_policy(leaky, parse_policy(POLICY))
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def test_junit_counts_and_classes(failing: GateResult) -> None:
 
 
 def test_junit_is_not_green_where_the_gate_is_inconclusive(inconclusive: Report) -> None:
-    tests = suite(apply_policy(inconclusive, load_policy(POLICY.replace("0.03", "0.02"))))
+    tests = suite(apply_policy(inconclusive, parse_policy(POLICY.replace("0.03", "0.02"))))
     assert int(tests.get("errors", 0)) >= 1
     assert tests.get("skipped") == "0"
     lenient = suite(
-        apply_policy(inconclusive, load_policy("allow_inconclusive = true\n" + POLICY.replace("0.03", "0.02")))
+        apply_policy(inconclusive, parse_policy("allow_inconclusive = true\n" + POLICY.replace("0.03", "0.02")))
     )
     assert lenient.get("errors") == "0"
     assert int(lenient.get("skipped", 0)) >= 1
@@ -102,7 +102,7 @@ def test_sarif_has_the_structure_that_code_scanning_reads(failing: GateResult, l
 
 @pytest.mark.parametrize(("top", "level"), [("", "warning"), ("allow_inconclusive = true\n", "note")])
 def test_sarif_of_an_inconclusive_check(inconclusive: Report, top: str, level: str) -> None:
-    result = apply_policy(inconclusive, load_policy(top + POLICY.replace("0.03", "0.02")))
+    result = apply_policy(inconclusive, parse_policy(top + POLICY.replace("0.03", "0.02")))
     results = sarif(result, inconclusive)["runs"][0]["results"]
     assert {found["level"] for found in results} == {level}
     # SARIF 2.1.0, 3.27.10: only a result of kind "fail" has a level.
@@ -110,7 +110,7 @@ def test_sarif_of_an_inconclusive_check(inconclusive: Report, top: str, level: s
 
 
 def test_sarif_of_a_pass_has_rules_and_no_results(private: Report) -> None:
-    run = sarif(apply_policy(private, load_policy(POLICY)), private)["runs"][0]
+    run = sarif(apply_policy(private, parse_policy(POLICY)), private)["runs"][0]
     assert run["results"] == []
     assert [rule["id"] for rule in run["tool"]["driver"]["rules"]] == ["attacks", "claims", "members-found"]
 
@@ -119,14 +119,14 @@ def test_fingerprints_do_not_change_with_the_numbers(leaky: Report, change: Call
     other = change(leaky, "attacks/2/measures/tpr_at_fpr_0.01/value", 0.16)
 
     def prints(report: Report) -> list[str]:
-        results = sarif(apply_policy(report, load_policy(POLICY)), report)["runs"][0]["results"]
+        results = sarif(apply_policy(report, parse_policy(POLICY)), report)["runs"][0]["results"]
         return [result["partialFingerprints"]["privacyCheck/v1"] for result in results]
 
     assert prints(leaky) == prints(other)
 
 
 def test_nothing_from_the_record_breaks_a_format(nasty: Report) -> None:
-    result = apply_policy(nasty, load_policy(POLICY))
+    result = apply_policy(nasty, parse_policy(POLICY))
     assert len(suite(result).findall("testcase")) == len(result.rows)
     assert sarif(result, nasty)["runs"][0]["results"]
     for text in (to_markdown(result), summary(nasty)):

@@ -4,7 +4,7 @@ import pytest
 from report_samples import policy_text
 
 from reports.errors import ReportError
-from reports.gate.apply_policy import apply_policy, load_policy
+from reports.gate.apply_policy import apply_policy, parse_policy
 from reports.records.report import Report
 
 
@@ -38,14 +38,14 @@ from reports.records.report import Report
 )
 def test_a_wrong_policy_is_refused_in_words(text: str, said: str) -> None:
     with pytest.raises(ReportError) as raised:
-        load_policy(text)
+        parse_policy(text)
     assert said in str(raised.value)
 
 
 def test_rules_with_ids_of_their_own_may_repeat(private: Report) -> None:
     text = "\n".join(f'{policy_text(maximum)}\nid = "{name}"' for name, maximum in (("hard", 0.03), ("soft", 0.02)))
-    assert {row.rule for row in apply_policy(private, load_policy(text)).rows} >= {"hard", "soft"}
+    assert {row.rule for row in apply_policy(private, parse_policy(text)).rows} >= {"hard", "soft"}
 
 
 def test_whole_numbers_are_numbers() -> None:
-    assert load_policy(policy_text(2, measure="epsilon")).rules[0].maximum == 2.0
+    assert parse_policy(policy_text(2, measure="epsilon")).rules[0].maximum == 2.0
