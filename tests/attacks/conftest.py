@@ -1,15 +1,19 @@
 """Targets that plainly leak: networks that memorised random labels, gradients as they were sent, released copies."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from attacks.gradient_leakage.shared_gradients import shared_gradients
+from attacks.protocol import Attack, MembershipScores
 from attacks.shadows import ShadowSource
 from attacks.target import Target
 from attacks.transcript import Transcript
+from attacks.view import expose
 from defenses.architectures import Architecture
 from defenses.engine.store import ModelStore
 from defenses.engine.training import Job, train
@@ -44,6 +48,19 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> tuple[Target, BoolArray]:
     model = store.train(job, included[None], [99], device="cpu").one(0)
     shadows = ShadowSource(job, store, population=outside, device="cpu")
     return Target(model, pool, "digest", population=outside, shadows=shadows), included
+
+
+@pytest.fixture
+def auc_on_leaky(leaky: tuple[Target, BoolArray]) -> Callable[[Attack], float]:
+    """Return the AUC of an attack on membership against the network that memorised its records."""
+
+    def measured(attack: Attack) -> float:
+        target, included = leaky
+        claim = attack.run(expose(target, attack.requires), rng=np.random.default_rng(1))
+        assert isinstance(claim, MembershipScores)
+        return float(roc_auc_score(included, claim.scores))
+
+    return measured
 
 
 COLOUR = Column("colour", ("red", "green", "blue"), 0, 1, 6, 3)
