@@ -221,10 +221,11 @@ class _Bench:
 
     def row(self, title: str, wanted: int, scores: Scores) -> dict[str, Any] | None:
         from auditor.statistics import membership
+        from reports.measures import tpr_name
 
         indices = self.few if wanted < self.setup.pool else np.arange(self.setup.pool)
         self.shadows.outputs(1)  # shadows are trained before the clock starts
-        found: dict[str, list[float | None]] = {"auc": []} | {membership.measure_name(rate): [] for rate in RATES}
+        found: dict[str, list[float | None]] = {"auc": []} | {tpr_name(rate): [] for rate in RATES}
         seconds = []
         for target in range(self.setup.targets):
             began = time.perf_counter()
@@ -234,7 +235,7 @@ class _Bench:
             found["auc"].append(membership.auc(said, truth, level=LEVEL).value)
             for rate in RATES:
                 estimate = membership.tpr_at_fpr(said, truth, fpr=rate, level=LEVEL)
-                found[membership.measure_name(rate)].append(estimate.value)
+                found[tpr_name(rate)].append(estimate.value)
         inside, outside = self.accuracies
         return {
             "data": self.setup.source,

@@ -111,8 +111,8 @@ def test_two_files_share_one_schema(patients: Path, tmp_path: Path) -> None:
     ("columns", "arguments", "error", "sentence"),
     [
         ({}, {}, ValueError, "give label, one of 'age'"),
-        ({}, {"label": "sik"}, ValueError, r"label: .* no column 'sik' \(did you mean 'sick'\?\)"),
-        ({}, {"label": "sick", "ranges": {"agee": (0, 1)}}, ValueError, r"ranges: .*'agee' \(did you mean 'age'"),
+        ({}, {"label": "sik"}, ValueError, r"label: .* no column 'sik'; did you mean 'sick'\?"),
+        ({}, {"label": "sick", "ranges": {"agee": (0, 1)}}, ValueError, r"ranges: .*'agee'; did you mean 'age'"),
         ({}, {"label": "sick", "ranges": {"age": (5, 5)}}, ValueError, r"'age' is \(5, 5\); give two finite numbers"),
         ({}, {"label": "sick", "ranges": {"ward": (0, 5)}}, ValueError, "'ward' .* is not numeric"),
         ({}, {"label": "sick", "exclude": ["nme"]}, ValueError, "exclude: .*'nme'"),

@@ -48,7 +48,7 @@ def test_digest_is_of_the_content() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (GOOD.replace("pool =", "pol ="), r"'data.pol' is unknown, did you mean 'pool'"),
+        (GOOD.replace("pool =", "pol ="), r"'data.pol' is unknown; did you mean 'pool'"),
         (GOOD.replace("epochs = 1", "epochs = 0"), r"training.epochs: .*greater than or equal to 1, not 0"),
         (GOOD.replace("epochs = 1\n", ""), "'training.epochs' is missing"),
         (GOOD + "[checkpoint]\npath='x'\nmembers={source='a'}\nnonmembers={source='b'}", "exactly one"),

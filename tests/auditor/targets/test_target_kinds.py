@@ -24,10 +24,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from attacks.threat_model import Target
+from attacks.target import Target
 from auditor.plan.plan import TargetPlan
 from auditor.plan.sections import Source
-from auditor.subject import Description, OnTrust, Subject
+from auditor.subject import AuditSubject, Description, OnTrust
 from auditor.targets.labelled_candidates import load_sides, mixed
 from defenses.schemes.none import NoDefense
 
@@ -53,19 +53,19 @@ class LookupTarget(TargetPlan):
     nonmembers: Source
     sure: float = 3.0
 
-    def build(self, plan, setting):
-        sides = load_sides(self.members, self.nonmembers, None, setting)
+    def build(self, plan, context):
+        sides = load_sides(self.members, self.nonmembers, None, context)
         given = mixed(sides, classes=sides.classes)
         rows = (row.tobytes() for row in sides.members.x)
         model = Lookup(dict(zip(rows, sides.members.y)), sides.classes, self.sure)
-        return Subject(
+        return AuditSubject(
             target=Target(model, given.candidates, digest="lookup"),
             split=given.split,
             defense=NoDefense(),
             scheme="not stated",
             claimed=None,
             proved=None,
-            store=setting.workplace.store(),
+            store=context.workspace.store(),
             description=Description(
                 called=f"a table of {len(model.labels)} records",
                 on_trust=(OnTrust("That nobody wrote to the table."),),
@@ -120,8 +120,8 @@ def test_a_new_kind_of_target_is_one_file(lookup: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("[lookup]", "[lookap]"), "'lookap' is unknown, did you mean 'lookup'"),
-        (("nonmembers =", "nonmember ="), "'lookup.nonmember' is unknown, did you mean 'nonmembers'"),
+        (("[lookup]", "[lookap]"), "'lookap' is unknown; did you mean 'lookup'"),
+        (("nonmembers =", "nonmember ="), "'lookup.nonmember' is unknown; did you mean 'nonmembers'"),
         (("[lookup]", "[lookup]\nsure = 'x'"), "lookup.sure: .*valid number"),
         (("[lookup]", "[training]\nepochs = 1\nbatch_size = 1\nlearning_rate = 1\n[lookup]"), "leave out training"),
         (("[lookup]", "[scores]\npath = 'x'\n[lookup]"), r"exactly one of .*\[released\] and \[lookup\]"),
