@@ -39,7 +39,7 @@ def mse(a: npt.ArrayLike, b: npt.ArrayLike) -> Float64Array:
     Raises:
         ValueError: If shapes differ, there are no features, or a value is not finite.
 
-    Example:
+    Examples:
         >>> mse([[0.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]])
         array([[0. , 0.5]])
     """
@@ -68,7 +68,7 @@ def psnr(a: npt.ArrayLike, b: npt.ArrayLike, *, value_range: Range) -> Float64Ar
     Raises:
         ValueError: As `mse`, or if the range is empty.
 
-    Example:
+    Examples:
         >>> psnr([[0.5, 0.5]], [[0.4, 0.6]], value_range=(0.0, 1.0)).round(6)
         array([[20.]])
     """
@@ -95,7 +95,7 @@ def ssim(a: npt.ArrayLike, b: npt.ArrayLike, *, value_range: Range) -> Float64Ar
     Raises:
         ValueError: As `mse`, or if they are no images, or smaller than 3 pixels.
 
-    Example:
+    Examples:
         >>> image = np.arange(64.0).reshape(1, 1, 8, 8) / 64
         >>> ssim(image, image, value_range=(0.0, 1.0)).round(6)
         array([[1.]])
@@ -160,7 +160,7 @@ def ncc(a: npt.ArrayLike, b: npt.ArrayLike) -> Float64Array:
     Raises:
         ValueError: As `mse`.
 
-    Example:
+    Examples:
         >>> ncc([[0.0, 1.0, 2.0]], [[5.0, 6.0, 7.0], [1.0, 1.0, 1.0]])
         array([[1., 0.]])
     """

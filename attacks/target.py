@@ -46,7 +46,7 @@ class Target:
         transcript: What participants of a training sent, where that is what is attacked.
         synthetic: (r) records that were released in place of the real ones, where those are attacked.
 
-    Example:
+    Examples:
         >>> released = Records(np.zeros((4, 2), np.float32), np.zeros(4, np.int64), 2, Table((), "y", ()))
         >>> sorted(Target(None, released, "d", synthetic=released).offers.access)
         [<Capability.RECORDS: 'records'>, <Capability.SYNTHETIC: 'synthetic'>]

@@ -3,7 +3,7 @@
 The names below are the public interface. Each is loaded when it is first used, so importing this package loads neither
 torch nor NumPy.
 
-Example:
+Examples:
     >>> from pathlib import Path
     >>> import auditor
     >>> context = auditor.RunContext(auditor.Workspace(Path(".auditor")))  # doctest: +SKIP

@@ -78,7 +78,7 @@ def run_audit(plan: Plan, context: RunContext, *, level: float | None = None) ->
     Raises:
         AuditError: If plan, data or checkpoint do not fit, before anything is trained.
 
-    Example:
+    Examples:
         >>> audit = run_audit(load_plan(Path("plan.toml")), RunContext(Workspace(Path(".auditor"))))  # doctest: +SKIP
         >>> audit.report.verdict                                                                  # doctest: +SKIP
         <Status.LEAKS: 'leaks'>

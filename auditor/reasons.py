@@ -48,7 +48,7 @@ def reason(error: BaseException) -> str:
     Returns:
         One line of at most 500 characters.
 
-    Example:
+    Examples:
         >>> reason(FileNotFoundError(2, "No such file or directory", "/home/ada/x.csv"))
         'FileNotFoundError: No such file or directory: x.csv'
     """

@@ -42,7 +42,7 @@ def account(event: Any, *, delta: float, neighboring: Neighboring = Neighboring.
     Raises:
         ValueError: If delta is out of range, or the accountants contradict each other.
 
-    Example:
+    Examples:
         >>> event = dp_accounting.GaussianDpEvent(1.0)
         >>> round(account(event, delta=1e-5).epsilon, 2)
         4.38

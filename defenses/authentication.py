@@ -38,7 +38,7 @@ class Authenticator:
     def seal(self, content: bytes, name: str) -> bytes:
         """Return the content behind two tags: one binds its length to its name, the other all of it.
 
-        Example:
+        Examples:
             >>> Authenticator(bytes(32)).open(Authenticator(bytes(32)).seal(b"w", "a.model"), "a.model")
             b'w'
         """

@@ -31,7 +31,7 @@ def derive(seed: int, *names: Name) -> int:
     Raises:
         ValueError: If the seed is negative.
 
-    Example:
+    Examples:
         >>> derive(0, "noise", 1) == derive(0, "noise", 1)
         True
     """

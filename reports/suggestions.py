@@ -19,7 +19,7 @@ def nearest(name: str, known: Collection[str], *, listed: bool = True) -> str:
     Returns:
         "; did you mean 'x'?", or "; known: 'x', 'y'", or nothing.
 
-    Example:
+    Examples:
         >>> nearest("lira2", ["lira", "rmia"])
         "; did you mean 'lira'?"
     """

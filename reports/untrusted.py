@@ -42,7 +42,7 @@ def open_regular(path: Path, *, error: type[Exception], most: int | None = None)
     Raises:
         error: If it is not there, cannot be opened, is no regular file, or is larger than `most`.
 
-    Example:
+    Examples:
         >>> with open_regular(Path("plan.toml"), error=ValueError, most=10**6) as file:  # doctest: +SKIP
         ...     text = file.read()
     """
@@ -78,7 +78,7 @@ def guarded(
     Raises:
         error: Instead of any other exception, `MemoryError` and `RecursionError` included.
 
-    Example:
+    Examples:
         >>> with guarded("plan.toml", error=ValueError, remedy="correct it"):
         ...     {}["key"]
         Traceback (most recent call last):
@@ -98,7 +98,7 @@ def guarded(
 def printable(text: str, *, longest: int = LONGEST) -> str:
     r"""Return foreign text for a message: one line, no terminal escapes or lone surrogates, not longer than `longest`.
 
-    Example:
+    Examples:
         >>> printable("a\x1b[31m\nb")
         'a\\x1b[31m b'
     """
@@ -110,7 +110,7 @@ def printable(text: str, *, longest: int = LONGEST) -> str:
 def quoted(value: object, *, longest: int = QUOTED) -> str:
     """Return a foreign value as a message quotes it: its `repr`, printable and short.
 
-    Example:
+    Examples:
         >>> quoted("x" * 1000, longest=12)
         "'xxxxxxx ..."
     """
@@ -124,7 +124,7 @@ def quoted(value: object, *, longest: int = QUOTED) -> str:
 def writable(text: str) -> str:
     r"""Return text for a file with U+FFFD for what XML cannot hold and terminals obey; line breaks and tabs stay.
 
-    Example:
+    Examples:
         >>> writable("a\x1b\n") == "a\ufffd\n"
         True
     """

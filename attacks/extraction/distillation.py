@@ -64,7 +64,6 @@ class Distillation(Attack):
     title = "Distillation"
     paper = "Orekondy et al. 2019, Knockoff Nets: Stealing Functionality of Black-Box Models"
     claims = ExtractedModel
-    usual = False  # trains a network at every budget
     example = {"steps": 150, "queries": (20, 60)}
 
     def __post_init__(self) -> None:

@@ -57,7 +57,6 @@ class EquationSolving(Attack):
     paper = "Tramer et al. 2016, Stealing Machine Learning Models via Prediction APIs"
     requires = ThreatModel(frozenset({Capability.PROBABILITIES}), candidates=False)
     claims = ExtractedModel
-    usual = False  # for linear targets only
 
     def __post_init__(self) -> None:
         if self.lines < 1 or not 0 < self.tolerance < 1:

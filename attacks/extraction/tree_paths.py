@@ -116,7 +116,7 @@ def find_leaves(
     Raises:
         ValueError: If an argument is out of range, or answers are not one finite row per record.
 
-    Example:
+    Examples:
         >>> leaves = find_leaves(lambda x: x[:, 0] > 0.25, [Continuous(0, 1)])
         >>> leaves.thresholds(0).round(6), leaves.queries
         (array([0.25]), 122)

@@ -38,7 +38,6 @@ class DLG(Attack):
     paper = "Zhu, Liu and Han 2019, Deep Leakage from Gradients"
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Reconstructions
-    usual = False
     example = {"evaluations": 20}
 
     def __post_init__(self) -> None:

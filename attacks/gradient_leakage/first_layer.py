@@ -64,7 +64,6 @@ class FirstLayer(Attack):
     paper = "Phong et al. 2018, Privacy-Preserving Deep Learning via Additively Homomorphic Encryption"
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Reconstructions
-    usual = False
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Reconstructions:
         """Return one record (V, *shape) for each participant; what tells nothing is the middle of the public range.

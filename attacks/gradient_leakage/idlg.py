@@ -40,7 +40,6 @@ class IDLG(Attack):
     paper = "Zhao, Mopuri and Bilen 2020, iDLG: Improved Deep Leakage from Gradients"
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Reconstructions
-    usual = False
     example = {"evaluations": 20}
 
     def __post_init__(self) -> None:

@@ -47,7 +47,6 @@ class InvertingGradients(Attack):
     paper = "Geiping et al. 2020, Inverting Gradients: How easy is it to break privacy in federated learning?"
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Reconstructions
-    usual = False
     example = {"evaluations": 20}
 
     def __post_init__(self) -> None:

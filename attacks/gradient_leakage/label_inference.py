@@ -35,7 +35,6 @@ class LabelInference(Attack):
     paper = "Wainakh et al. 2021, User-Level Label Leakage from Gradients in Federated Learning"
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.GRADIENTS}), candidates=False)
     claims = Guesses
-    usual = False
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> Guesses:
         """Return one guess for each record that a participant used, (V * B,).

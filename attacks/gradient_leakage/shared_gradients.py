@@ -84,7 +84,7 @@ def shared_under(model: nn.Module, x: Tensor, y: Tensor, rule: GradientRule | No
     Returns:
         name -> (V, *shape of the parameter).
 
-    Example:
+    Examples:
         >>> from defenses.gradients import ClippedGaussian
         >>> x, y = torch.ones(1, 1, 2), torch.zeros(1, 1, dtype=torch.long)
         >>> sent = shared_under(nn.Linear(2, 2), x, y, ClippedGaussian(0.01, 0.0), seed=0)

@@ -160,7 +160,6 @@ class AttributeInference(Attack):
     title = "Attribute inference"
     paper = "Fredrikson et al. 2014, Privacy in Pharmacogenetics; Jayaraman and Evans 2022"
     claims = Guesses
-    usual = False  # the attribute must be named
     example = {"attribute": "colour"}
 
     def __post_init__(self) -> None:

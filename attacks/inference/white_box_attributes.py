@@ -48,7 +48,7 @@ def linear_posterior(
     Raises:
         ValueError: If shapes do not fit, or a prior is negative or nothing but 0.
 
-    Example:
+    Examples:
         >>> linear_posterior([[0.0, np.log(3)]], [0.0], [[1.0, 0.0]], np.array([1]), at=slice(1, 2),
         ...     values=[[0.0], [1.0]], prior=[0.5, 0.5]).round(6)
         array([[0.4, 0.6]])

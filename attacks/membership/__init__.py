@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _HOMES = {"lira_scores": "lira", "rmia_scores": "rmia", "logit_confidence": "signals"}
 
-__all__ = ["lira_scores", "logit_confidence", "rmia_scores"]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

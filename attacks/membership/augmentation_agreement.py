@@ -39,7 +39,6 @@ class AugmentationAgreement(Attack):
     title = "Augmentation agreement"
     paper = "Choquette-Choo et al. 2021, Label-Only Membership Inference Attacks"
     requires = ThreatModel(frozenset({Capability.LABELS, Capability.RECORDS}))
-    usual = False
 
     def __post_init__(self) -> None:
         if self.shift < 1 or self.copies < 1:

@@ -152,7 +152,6 @@ class BoundaryDistance(Attack):
     title = "Decision-boundary distance"
     paper = "Choquette-Choo et al. 2021, Label-Only Membership Inference Attacks"
     requires = ThreatModel(frozenset({Capability.LABELS, Capability.RECORDS}))
-    usual = False
 
     def __post_init__(self) -> None:
         if self.iterations < 0 or self.evaluations < 10:

@@ -54,7 +54,7 @@ def gradient_norms(
     Raises:
         ValueError: If order is neither 1 nor 2.
 
-    Example:
+    Examples:
         >>> module = nn.Linear(1, 2)
         >>> _ = nn.init.zeros_(module.weight), nn.init.zeros_(module.bias)
         >>> gradient_norms(module, np.zeros((1, 1), dtype=np.float32), np.array([0])).round(6)
@@ -108,7 +108,6 @@ class GradientNorm(Attack):
     title = "Gradient norm"
     paper = "Nasr, Shokri, Houmansadr 2019, Comprehensive Privacy Analysis of Deep Learning"
     requires = ThreatModel(frozenset({Capability.WEIGHTS, Capability.RECORDS}))
-    usual = False  # costs a backward pass of every record, and ranks much as the loss does
 
     def __post_init__(self) -> None:
         if self.order not in (1, 2):

@@ -58,7 +58,7 @@ def lira_scores(
     Raises:
         ValueError: If shapes differ, a value is not finite, or (offline) every shadow saw every record.
 
-    Example:
+    Examples:
         >>> included = np.array([[True], [True], [False], [False]])
         >>> float(lira_scores(np.array([3.0]), np.array([[3.0], [2.8], [0.1], [-0.1]]), included, online=True)[0]) > 0
         True

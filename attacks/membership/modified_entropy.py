@@ -35,7 +35,7 @@ def log_modified_entropy(logits: npt.NDArray[Any], y: npt.NDArray[Any]) -> Float
     Raises:
         ValueError: If there are fewer than two classes, or a label is out of range.
 
-    Example:
+    Examples:
         >>> bool(np.isclose(log_modified_entropy(np.zeros((1, 2)), np.array([0]))[0], np.log(np.log(2))))
         True
 
@@ -109,7 +109,6 @@ class ModifiedEntropy(Attack):
     title = "Modified entropy"
     paper = "Song & Mittal 2021, Systematic Evaluation of Privacy Risks of Machine Learning Models"
     requires = ThreatModel(frozenset({Capability.LOGITS}))
-    usual = False  # ranks almost as the loss does
 
     def run(self, view: View, *, rng: np.random.Generator, on_progress: OnProgress = silent) -> MembershipScores:
         """Return minus the log modified entropy of every candidate."""
@@ -134,7 +133,6 @@ class ModifiedEntropyByClass(Attack):
     title = "Modified entropy, by class"
     paper = "Song & Mittal 2021, Systematic Evaluation of Privacy Risks of Machine Learning Models"
     requires = ThreatModel(frozenset({Capability.LOGITS}), population=True)
-    usual = False  # a variant of modified_entropy
 
     def __post_init__(self) -> None:
         if self.smallest < 1:

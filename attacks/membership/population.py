@@ -43,7 +43,7 @@ def population_scores(
     Raises:
         ValueError: If there is no population, shapes differ, or smallest is below 1.
 
-    Example:
+    Examples:
         >>> population_scores(np.array([0.5, 9.0]), np.zeros(2), np.array([0.0, 1.0]), np.zeros(2))
         array([0.5 , 1.25])
 
@@ -85,7 +85,6 @@ class Population(Attack):
     title = "Population attack"
     paper = "Ye et al. 2022, Enhanced Membership Inference Attacks against Machine Learning Models"
     requires = ThreatModel(frozenset({Capability.LOGITS}), population=True)
-    usual = False  # a variant of loss_threshold
 
     def __post_init__(self) -> None:
         if self.smallest < 1:

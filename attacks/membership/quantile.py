@@ -57,7 +57,7 @@ def quantile_scores(
     Raises:
         ValueError: If shapes differ, or there is no population.
 
-    Example:
+    Examples:
         >>> features, population = np.zeros((3, 1)), np.array([1.0, 2.0, 3.0])
         >>> quantile_scores(np.array([0.0, 2.0, 5.0]), features, population, features)
         array([-2.,  0.,  3.])
@@ -183,7 +183,6 @@ class Quantile(Attack):
     title = "Quantile regression"
     paper = "Bertran et al. 2023, Scalable Membership Inference Attacks via Quantile Regression"
     requires = ThreatModel(frozenset({Capability.LOGITS, Capability.RECORDS}), population=True)
-    usual = False  # shadow models find more; list it where the recipe is not known
 
     def __post_init__(self) -> None:
         if self.components < 1:

@@ -43,7 +43,7 @@ def reference_scores(
     Raises:
         ValueError: If shapes differ, a signal is not finite, or every reference saw every record.
 
-    Example:
+    Examples:
         >>> seen = np.array([[True, False], [False, False]])
         >>> reference_scores(np.array([3.0, 3.0]), np.array([[9.0, 1.0], [2.0, 3.0]]), seen)
         array([1., 1.])
@@ -83,7 +83,6 @@ class Reference(Attack):
     title = "Reference models"
     paper = "Watson et al. 2022, On the Importance of Difficulty Calibration in Membership Inference Attacks"
     requires = ThreatModel(frozenset({Capability.LOGITS}), recipe=True)
-    usual = False  # a variant of LiRA
     example = {"shadows": 8}
 
     def __post_init__(self) -> None:

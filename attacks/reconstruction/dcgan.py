@@ -126,7 +126,7 @@ class DcganTraining:
             NotApplicableError: If records are not images of a size that is known.
             ValueError: If there are no records, or not one label each.
 
-        Example:
+        Examples:
             >>> rule = scheme.gradient(training.lots(len(x)))                              # doctest: +SKIP
             >>> gan = training.run(x, y, classes=10, kind=Image(), seed=1, rule=rule)      # doctest: +SKIP
             >>> guarantee = account(scheme.event(History(gan.lots)), delta=1e-5)           # doctest: +SKIP
@@ -262,7 +262,6 @@ class Dcgan(Attack):
     paper = "Radford et al. 2015, Unsupervised Representation Learning with Deep Convolutional GANs"
     requires = ThreatModel(frozenset({Capability.SYNTHETIC}), candidates=False)
     claims = Reconstructions
-    usual = False  # needs what only some schemes release
     example = {"steps": 150, "samples": 20}
 
     def __post_init__(self) -> None:

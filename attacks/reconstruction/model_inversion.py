@@ -69,7 +69,6 @@ class ModelInversion(Attack):
     requires = ThreatModel(frozenset({Capability.WEIGHTS}), candidates=False)
     claims = Reconstructions
     similarity = "ncc"  # brightness and contrast of what a class looks like are anybody's guess
-    usual = False  # says what a class looks like, seldom what a record does
     example = {"steps": 150}
 
     def __post_init__(self) -> None:

@@ -68,7 +68,6 @@ class ParticipantGan(Attack):
     paper = "Hitaj et al. 2017, Deep Models Under the GAN: Information Leakage from Collaborative Deep Learning"
     requires = ThreatModel(frozenset({Capability.WEIGHTS}), candidates=False)
     claims = Reconstructions
-    usual = False  # a variant of model inversion
     example = {"steps": 150, "samples": 20}
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ def rero_bound(prior_success: float, *, sampling_probability: float, noise_multi
     Raises:
         ValueError: If a value is out of range.
 
-    Example:
+    Examples:
         >>> round(rero_bound(0.1, sampling_probability=1.0, noise_multiplier=1.0, steps=1), 3)
         0.389
 

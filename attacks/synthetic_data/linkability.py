@@ -45,7 +45,7 @@ def links(apart: Float64Array, half: BoolArray) -> tuple[IntArray, Float64Array]
         (n,) the number of rows, 1 where the nearest by either half is the same; and (n,) the mean distance of the row
         that links them.
 
-    Example:
+    Examples:
         >>> apart = np.array([[[0.0, 0.0, 1.0]], [[0.2, 0.0, 0.1]]])
         >>> links(apart, np.array([True, False]))
         (array([2]), array([0.]))
@@ -95,7 +95,6 @@ class Linkability(Attack):
     title = "Linkability through released rows"
     paper = "Giomi et al. 2023, A Unified Framework for Quantifying Privacy Risk in Synthetic Data"
     requires = ThreatModel(frozenset({Capability.SYNTHETIC, Capability.RECORDS}))
-    usual = False  # only where rows were released
 
     def __post_init__(self) -> None:
         if self.splits < 1:

@@ -60,7 +60,7 @@ def nearness_scores(apart: Float64Array, *, loneliness: float = 0.0) -> Float64A
     Returns:
         (n,) float64, higher = member.
 
-    Example:
+    Examples:
         >>> nearness_scores(np.array([[0.0, 0.1], [0.0, 0.9], [0.3, 0.9]])).argsort()
         array([2, 0, 1])
     """
@@ -95,7 +95,6 @@ class NearestSynthetic(Attack):
     title = "Nearest released row"
     paper = "Chen et al. 2020, GAN-Leaks: A Taxonomy of Membership Inference Attacks against Generative Models"
     requires = ThreatModel(frozenset({Capability.SYNTHETIC, Capability.RECORDS}))
-    usual = False  # only where rows were released
 
     def __post_init__(self) -> None:
         if not 0 <= self.loneliness < np.inf:

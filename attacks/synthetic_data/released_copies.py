@@ -32,7 +32,6 @@ class ReleasedCopies(Attack):
     paper = "Choi et al. 2017, Generating Multi-label Discrete Patient Records using GANs"
     requires = ThreatModel(frozenset({Capability.SYNTHETIC}), candidates=False)
     claims = Reconstructions
-    usual = False  # needs what only some schemes release
 
     def __post_init__(self) -> None:
         if self.most < 1:

@@ -174,7 +174,6 @@ class SinglingOut(Attack):
     paper = "Giomi et al. 2023, A Unified Framework for Quantifying Privacy Risk in Synthetic Data"
     requires = ThreatModel(frozenset({Capability.SYNTHETIC, Capability.RECORDS}))
     claims = Predicates
-    usual = False  # only where rows were released
 
     def __post_init__(self) -> None:
         if self.predicates < 1 or self.columns < 1:

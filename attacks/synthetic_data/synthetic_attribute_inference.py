@@ -76,7 +76,6 @@ class SyntheticAttributeInference(Attack):
     title = "Attribute inference from released rows"
     paper = "Giomi et al. 2023, A Unified Framework for Quantifying Privacy Risk in Synthetic Data"
     claims = Guesses
-    usual = False  # the attribute must be named
     example = {"attribute": "colour"}
 
     def __post_init__(self) -> None:

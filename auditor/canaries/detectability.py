@@ -22,7 +22,7 @@ def one_run_ceiling(canaries: int, *, delta: float, confidence: float = 0.95, at
         confidence: Of all verdicts of the audit, in (0, 1).
         attacks: Attacks of which the best is reported.
 
-    Example:
+    Examples:
         >>> round(one_run_ceiling(1000, delta=1e-5), 1)
         5.0
 

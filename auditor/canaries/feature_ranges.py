@@ -11,7 +11,7 @@ def feature_range(records: Records) -> tuple[FloatArray, FloatArray]:
     An image has the range of its kind. A column of a table is scaled to [0, 1]; where the data was read as it is
     (`rescale=False`) and leaves that interval, the column's smallest and largest values stand in.
 
-    Example:
+    Examples:
         >>> low, high = feature_range(load("digits"))   # doctest: +SKIP
         >>> float(low.max()), float(high.min())         # doctest: +SKIP
         (0.0, 1.0)

@@ -77,7 +77,7 @@ def plant(
     Raises:
         AuditError: If the data cannot be read, or the arguments do not fit; nothing is left behind then.
 
-    Example:
+    Examples:
         >>> planted = plant(Source(source="digits"), kind=Mislabelled(), canaries=500,
         ...                 out=Path("planted"), secret=Path("coins.sealed"))         # doctest: +SKIP
         >>> planted.data                                                              # doctest: +SKIP

@@ -73,7 +73,7 @@ class SealedCoins:
             DataError: If it is not there, others can read it, it is not a sealed file, or it was changed since it was
                 sealed.
 
-        Example:
+        Examples:
             >>> Sealed.read(Path("coins.sealed")).kind   # doctest: +SKIP
             'mislabelled'
         """

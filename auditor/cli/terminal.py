@@ -15,7 +15,7 @@ def harmless(text: str) -> str:
 
     A carriage return goes too: what follows it would write over what stands before.
 
-    Example:
+    Examples:
         >>> harmless("a\x1b[2J\rb\n") == "a\ufffd[2J\ufffdb\n"
         True
     """

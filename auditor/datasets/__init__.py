@@ -32,7 +32,7 @@ DATA_SETS: dict[str, DataSet] = IMAGE_SETS | TABLE_SETS
 def names() -> dict[str, str]:
     """Return the data sets known by name, each with a description of one line.
 
-    Example:
+    Examples:
         >>> names()["digits"]
         '1,797 handwritten digits, 8 x 8 grey, 10 classes (comes with scikit-learn)'
     """
@@ -90,7 +90,7 @@ def load(
         DataError: If the data is not there, is damaged, or cannot be encoded; one sentence names the remedy.
         ValueError: If the name is unknown, or an argument does not apply to this source.
 
-    Example:
+    Examples:
         >>> records = load("digits")
         >>> records.x.shape, records.classes
         ((1797, 1, 8, 8), 10)

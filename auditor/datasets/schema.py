@@ -50,7 +50,7 @@ def table(*columns: Column, label: str, classes: Sequence[str], public_domain: b
     Returns:
         The schema, each column with its `start` set.
 
-    Example:
+    Examples:
         >>> ward = table(numeric("age", 0, 100), categorical("sex", "f", "m"), label="sick", classes=("no", "yes"))
         >>> ward.columns[1].start
         1
@@ -77,7 +77,7 @@ def encode(frame: "pd.DataFrame", schema: Table, *, name: str, max_memory: int |
         DataError: If a column is absent, a value is not in its column's domain, a number is missing, or x would be too
             large.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> schema = table(numeric("age", 0, 100), label="sick", classes=("no", "yes"))
         >>> encode(pd.DataFrame({"age": [25], "sick": ["yes"]}), schema, name="ward").x

@@ -123,7 +123,7 @@ def run_battery(
         PlanError: If there is no check of a given name, or none is left.
         ValueError: If a number is out of range.
 
-    Example:
+    Examples:
         >>> run_battery(find_implementation("mine.dp:train_step")).exit_code  # doctest: +SKIP
         <ExitCode.PASS: 0>
     """

@@ -31,7 +31,7 @@ class Claim:
     Raises:
         ValueError: If a number is out of range.
 
-    Example:
+    Examples:
         >>> Claim(steps=1).sampling_probability
         0.5
     """

@@ -34,7 +34,7 @@ def one_visit(bench: Harness, records: int, dials: StepSettings) -> float:
 def visits(moved: npt.NDArray[np.float64], visit: float) -> npt.NDArray[np.float64]:
     """Return moves as numbers of visits, NaN where they are no whole number of them.
 
-    Example:
+    Examples:
         >>> visits(np.array([0.0, 0.5, 1.0, 0.8]), 0.5)
         array([ 0.,  1.,  2., nan])
     """

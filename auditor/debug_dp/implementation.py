@@ -102,7 +102,7 @@ def find_implementation(name: str) -> Implementation:
         PlanError: If it cannot be found, or does not take what it will be called with.
         UserCodeError: If the module raises while it is imported.
 
-    Example:
+    Examples:
         >>> find_implementation("mypackage.training:train_step").trains  # doctest: +SKIP
         False
     """

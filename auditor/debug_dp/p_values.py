@@ -17,7 +17,7 @@ def least_error(rejects: Callable[[float], bool]) -> float:
     Returns:
         In [1e-12, 1], from above to 0.1%; 1 if no error is large enough.
 
-    Example:
+    Examples:
         >>> round(least_error(lambda error: error >= 0.02), 4)
         0.02
     """
@@ -47,7 +47,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Raises:
         ValueError: If one is outside [0, 1].
 
-    Example:
+    Examples:
         >>> holm([0.5, 0.01, 0.02])
         [0.5, 0.03, 0.04]
 

@@ -1,6 +1,6 @@
 """Lower bounds on epsilon: pure functions of what an attack got right.
 
-Example:
+Examples:
     >>> from auditor.epsilon import one_run
     >>> round(one_run(1000, 1000, 700, delta=1e-5, confidence=0.95).lower, 2)
     0.73

@@ -27,7 +27,7 @@ def mu_from_guesses(wrong: int, trials: int, *, error: float) -> float:
     Raises:
         ValueError: If a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(mu_from_guesses(309, 1000, error=0.05), 2)
         0.86
 
@@ -66,7 +66,7 @@ def gaussian_guesses(
     Raises:
         ValueError: If a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(gaussian_guesses(300, 2000, delta=1e-5, confidence=0.95).lower, 2)
         9.74
     """

@@ -46,7 +46,7 @@ def posterior_above(
     Raises:
         ValueError: If a count or delta is out of range, or epsilon is negative or NaN.
 
-    Example:
+    Examples:
         >>> round(posterior_above(1.0, 20, 100, 20, 100, delta=0.0), 3)
         0.994
 
@@ -94,7 +94,7 @@ def epsilon_quantile(
         positives: At least 1.
         delta: In [0, 1).
 
-    Example:
+    Examples:
         >>> round(epsilon_quantile(0.05, 20, 100, 20, 100, delta=0.0), 2)
         1.15
 
@@ -147,7 +147,7 @@ def joint_credible(
     Raises:
         ValueError: If a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(joint_credible(0, 1000, 0, 1000, delta=1e-5, confidence=0.95).lower, 2)
         7.21
 

@@ -102,7 +102,7 @@ def bound_from_runs(
     Raises:
         ValueError: If the design is not PAIRED_RUNS, a side has too few runs, or an argument is out of range.
 
-    Example:
+    Examples:
         >>> from auditor.epsilon.one_run_bound import CLOPPER_PEARSON
         >>> shown = bound_from_runs(
         ...     [0.1, 0.2, 1.1, 1.2] * 500,

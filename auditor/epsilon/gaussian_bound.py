@@ -40,7 +40,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
+    Examples:
         >>> round(gaussian_epsilon(1.0, 1e-5), 4)
         4.3772
 
@@ -73,7 +73,7 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     Raises:
         ValueError: If an argument is out of range.
 
-    Example:
+    Examples:
         >>> round(gaussian_mu(1.0, 1e-5), 4)
         0.2681
 
@@ -117,7 +117,7 @@ def mu_limit(
         positives: Independent trials with the record, at least 1.
         error: Probability in (0, 1) that a limit is above the truth, if the trade-off is Gaussian.
 
-    Example:
+    Examples:
         >>> float(mu_limit(0, 1000, 0, 1000, error=0.05).round(2))
         5.36
 
@@ -159,7 +159,7 @@ def gaussian_dp(
     Raises:
         ValueError: If a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(gaussian_dp(150, 1000, 150, 1000, delta=1e-5, confidence=0.95).lower, 2)
         9.26
 

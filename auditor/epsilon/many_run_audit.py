@@ -129,7 +129,7 @@ def audit_many_runs(
         ValueError: If a value is out of range, or the scheme is not DP-SGD.
         TrainingError: If a run diverges.
 
-    Example:
+    Examples:
         >>> audit_many_runs(job, canary, runs=2000, seed=1, delta=1e-5).gaussian.lower         # doctest: +SKIP
         8.9
 

@@ -92,7 +92,7 @@ def clopper_pearson(
     Raises:
         ValueError: If a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(clopper_pearson(0, 1000, 0, 1000, delta=1e-5, confidence=0.95).lower, 2)
         5.6
 
@@ -141,7 +141,7 @@ def one_run(canaries: int, guesses: int, correct: int, *, delta: float, confiden
     Returns:
         The bound, exact from below to 1e-6; ValueError if a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(one_run(1000, 1000, 1000, delta=0.0, confidence=0.95).lower, 2)
         5.81
 

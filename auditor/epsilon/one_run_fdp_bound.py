@@ -44,7 +44,7 @@ def one_run_fdp(canaries: int, guesses: int, correct: int, *, delta: float, conf
     Raises:
         ValueError: If a count or a probability is out of range.
 
-    Example:
+    Examples:
         >>> round(one_run_fdp(1000, 120, 112, delta=1e-5, confidence=0.95).lower, 2)
         3.13
 

@@ -45,7 +45,7 @@ def exposed(entry: Evidence, key: bytes, *, level: float) -> list[ExposedRecord]
 def rounded_up(share: float) -> float:
     """Return the next of 1, 2 or 5 times a power of ten that is not below a share, at most 1.
 
-    Example:
+    Examples:
         >>> rounded_up(0.0312), rounded_up(0.2), rounded_up(0.7)
         (0.05, 0.2, 1.0)
     """

@@ -78,7 +78,7 @@ def record_leakage(
     Raises:
         ValueError: If shapes do not fit, a similarity is NaN, a group is on both sides, or there is nothing to compare.
 
-    Example:
+    Examples:
         >>> found = record_leakage(np.eye(200), np.zeros((200, 200)), rng=np.random.default_rng(0))
         >>> found.auc.value, found.copy_rate, found.p_value
         (1.0, 1.0, 0.0001)

@@ -33,7 +33,7 @@ def parse_budget(text: str) -> int:
     Raises:
         ValueError: If it is not a positive size.
 
-    Example:
+    Examples:
         >>> parse_budget("8G") == 8 * 2**30
         True
     """

@@ -53,7 +53,7 @@ def read_npz(
         DataError: If the file is not a regular file, is damaged, lacks an array, holds an array of something else than
             real numbers, or would need more memory than the budget.
 
-    Example:
+    Examples:
         >>> arrays = read_npz(Path("digits.npz"), "x", "y", optional=("owner",))  # doctest: +SKIP
     """
     with open_regular(path, error=DataError) as file:

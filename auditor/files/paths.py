@@ -15,7 +15,7 @@ _WINDOWS = re.compile(r"""(?<![\w])[A-Za-z]:\\[^\s'"<>|;,()\[\]{}]+""")
 def without_paths(text: str) -> str:
     """Return text with every absolute path reduced to its last part.
 
-    Example:
+    Examples:
         >>> without_paths("[Errno 2] No such file: '/home/ada/My data/x.csv' (see /var/tmp/log.txt)")
         "[Errno 2] No such file: 'x.csv' (see log.txt)"
     """
@@ -26,7 +26,7 @@ def without_paths(text: str) -> str:
 def file_name(path: str) -> str:
     r"""Return the last part of a path of any system; what has no folder stays as it is.
 
-    Example:
+    Examples:
         >>> file_name("../data/adult.csv"), file_name(r"C:\data\x.csv"), file_name("digits")
         ('adult.csv', 'x.csv', 'digits')
     """

@@ -166,7 +166,7 @@ class Plan(Part):
         extra = [name for name in _NEEDED if getattr(self, name) is not None and name not in target.uses]
         whole = [name for name in extra if name not in ("white_box", "prior_aware", "claim")]
         if whole and target.uses <= {"claim"}:
-            raise ValueError(f"[{target.name}] are all there is: leave out {', '.join(whole)}")
+            raise ValueError(f"[{target.name}] needs no other part of the plan: leave out {', '.join(whole)}")
         if "model" in target.uses and self.model is None:
             raise ValueError("key 'model' is missing: say what network it is")
         if extra:

@@ -1,6 +1,6 @@
 """Measures of attacks from scores, with intervals that cover at finite sample sizes.
 
-Example:
+Examples:
     >>> from auditor.statistics import auc
     >>> auc([0.1, 0.4, 0.35, 0.8], [False, False, True, True], level=0.95).value
     0.75

@@ -24,7 +24,7 @@ def bounded_mean(values: npt.ArrayLike, *, bounds: tuple[float, float], error: f
     Raises:
         ValueError: If there is no value, one lies outside the bounds, or the error is out of range.
 
-    Example:
+    Examples:
         >>> mean, low, high = bounded_mean([0.4, 0.6] * 50, bounds=(0.0, 1.0), error=0.05)
         >>> low < mean < high
         True

@@ -41,7 +41,7 @@ def auc(scores: npt.ArrayLike, members: npt.ArrayLike, *, level: float, unit: st
     Raises:
         ValueError: If shapes differ, a score is NaN, or the level is out of range.
 
-    Example:
+    Examples:
         >>> auc([0.1, 0.4, 0.35, 0.8], [False, False, True, True], level=0.95).value
         0.75
 
@@ -72,7 +72,7 @@ def tpr_at_fpr(
     Raises:
         ValueError: If shapes differ, a score is NaN, or a rate is out of range.
 
-    Example:
+    Examples:
         >>> tpr_at_fpr(range(400), [i >= 200 for i in range(400)], fpr=0.05, level=0.95).value
         1.0
 
@@ -114,7 +114,7 @@ def advantage(scores: npt.ArrayLike, members: npt.ArrayLike, *, level: float, un
     Raises:
         ValueError: If shapes differ, a score is NaN, or the level is out of range.
 
-    Example:
+    Examples:
         >>> advantage([0.1, 0.2, 0.8, 0.9], [False, False, True, True], level=0.95).value
         1.0
 
@@ -145,7 +145,7 @@ def positive_predictive_value(tpr: Estimate, *, fpr: float, prior: float) -> Est
         fpr: The rate it was taken at, in (0, 1).
         prior: In (0, 1); membership audits at one half flatter an attack, so also look at 0.1, 0.01 and 0.001.
 
-    Example:
+    Examples:
         >>> found = Estimate(value=0.09, low=0.05, high=0.2, level=0.95, method="", n=100)
         >>> round(positive_predictive_value(found, fpr=0.01, prior=0.1).value, 6)
         0.5
@@ -172,7 +172,7 @@ def rate(successes: int, trials: int, *, level: float, unit: str = "record") -> 
     Raises:
         ValueError: If `successes` is not in 0 .. trials or the level is out of range.
 
-    Example:
+    Examples:
         >>> round(rate(0, 10, level=0.95).high, 4)
         0.3085
     """

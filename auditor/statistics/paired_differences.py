@@ -32,7 +32,7 @@ def paired_difference(first: Float64Array, second: Float64Array, *, level: float
     Raises:
         ValueError: If shapes differ, there is no unit, or a value is out of range.
 
-    Example:
+    Examples:
         >>> (value, low, high), _ = paired_difference(np.ones(50), np.zeros(50), level=0.95)
         >>> value, round(low, 2), high
         (1.0, 0.84, 1.0)

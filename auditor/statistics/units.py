@@ -27,7 +27,7 @@ class Units:
         Args:
             groups: (n,) integers, equal for records of one unit; None where each record is one.
 
-        Example:
+        Examples:
             >>> Units.of([7, 7, 2]).mean(np.array([0.0, 1.0, 1.0])).tolist()
             [1.0, 0.5]
         """

@@ -35,7 +35,7 @@ def from_art(estimator: Any) -> nn.Module:
     Raises:
         ValueError: If it is no classifier, or does not predict one finite number for each class.
 
-    Example:
+    Examples:
         >>> target = Target(from_art(classifier), candidates, digest="...")  # doctest: +SKIP
 
     Source: Nicolae et al. 2018, "Adversarial Robustness Toolbox".
@@ -75,7 +75,7 @@ def record_scores(
     Raises:
         ValueError: If the file's name does not end in ".npz", or a side is empty or has not one class a record.
 
-    Example:
+    Examples:
         >>> record_scores(from_art(classifier), Path("scores.npz"), members=a, nonmembers=b)  # doctest: +SKIP
     """
     if path.suffix != ".npz":

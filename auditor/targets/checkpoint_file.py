@@ -79,7 +79,7 @@ def read_checkpoint(path: str | Path, *, max_memory: int | None = None) -> Check
     Raises:
         CheckpointError: If the file is not there, would execute code on loading, is damaged, or holds no weights.
 
-    Example:
+    Examples:
         >>> checkpoint = read_checkpoint("model.pt")  # doctest: +SKIP
         >>> checkpoint.notes  # doctest: +SKIP
         ("took the weights under 'state_dict' and left 'epoch' aside",)
@@ -117,7 +117,7 @@ def fit_weights(module: Module, checkpoint: Checkpoint) -> Module:
         CheckpointError: If names, shapes or kinds of numbers differ, or a weight is not finite; the sentence names the
             first few of each kind, and how many there are.
 
-    Example:
+    Examples:
         >>> module = torch.nn.Linear(2, 3)
         >>> _ = fit_weights(module, Checkpoint(torch.nn.Linear(2, 3).state_dict(), digest=""))
     """

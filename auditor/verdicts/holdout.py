@@ -118,7 +118,7 @@ def fit_of_sides(
         ValueError: If shapes differ, there are fewer than 4 shadows, a side is empty, a score is not finite, or no
             record was both in and out of some shadow.
 
-    Example:
+    Examples:
         >>> fit = fit_of_sides(target, declared, shadows=said, included=coins, level=0.99)   # doctest: +SKIP
         >>> fit.nonmembers_fitted                                                            # doctest: +SKIP
         False

@@ -124,7 +124,7 @@ def judge_leak(
     Raises:
         ValueError: If `limit` or `baseline` is NaN, or there is no measure of that name.
 
-    Example:
+    Examples:
         >>> found = Estimate(value=0.9, low=0.8, high=0.95, level=0.95, method="", n=100)
         >>> judge_leak(found, 0.6, control=None, baseline=0.5, control_required=True).status.value
         'leaks'

@@ -273,7 +273,7 @@ def log_likelihood_ratios(
     Raises:
         ValueError: If a value is out of range.
 
-    Example:
+    Examples:
         >>> log_likelihood_ratios([[0.5, 3.0]], sampling_probability=0.1, noise_multiplier=1.0).round(2)
         array([0.  , 0.75])
     """

@@ -94,7 +94,7 @@ def audit_steps(
         ValueError: If a value is out of range or the scheme's claim is not known.
         TrainingError: If the scheme has no rule for single examples, or training fails.
 
-    Example:
+    Examples:
         >>> audit_steps(job, seed=1, delta=1e-5).gaussian.lower         # doctest: +SKIP
         7.8
 
@@ -201,7 +201,7 @@ def audit_one_run(
         ValueError: If a value is out of range or the scheme's claim is not known.
         TrainingError: If the scheme has no rule for single examples, or training fails.
 
-    Example:
+    Examples:
         >>> audit_one_run(job, seed=1, delta=1e-5).bound.lower         # doctest: +SKIP
         1.4
 

@@ -167,7 +167,7 @@ def audit_observations(
     Raises:
         ValueError: As `mu_limits`, or if the claim's event cannot be priced.
 
-    Example:
+    Examples:
         >>> audit_observations(seen.values, seen.present, claim, balanced=True, delta=1e-5, confidence=0.95)
         ...     # doctest: +SKIP
 

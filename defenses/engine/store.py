@@ -40,7 +40,7 @@ class ModelStore:
         executor: Where stacks are trained; None chooses by measuring (`defenses.engine.layout`).
         authenticator: Seals what is kept; a model that another one sealed is trained again. None takes the user's own.
 
-    Example:
+    Examples:
         >>> store = ModelStore("s3://bucket/models", executor=RayTasks("auto"))     # doctest: +SKIP
         >>> store.train(job, included, seeds, width=4)                              # doctest: +SKIP
     """

@@ -57,7 +57,7 @@ def train(
         TrainingError: If the architecture cannot be trained this way, a model diverges, or there is a probe and the
             scheme has no rule for per-example gradients.
 
-    Example:
+    Examples:
         >>> ensemble = train(job, included, [1, 2, 3])          # doctest: +SKIP
         >>> ensemble.logits(job.records.x).shape                # doctest: +SKIP
         (3, 1000, 10)

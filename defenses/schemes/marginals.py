@@ -146,7 +146,7 @@ class Marginals(Defense):
             rng: Where the draws come from.
             rows: How many; None: as many as the run drew.
 
-        Example:
+        Examples:
             >>> more = scheme.more_rows(ensemble.traces[0].facts, records, rng, rows=1000)      # doctest: +SKIP
         """
         layout = self.layout(like)
@@ -210,7 +210,7 @@ def released_tables(facts: Mapping[str, Any]) -> Released:
     Raises:
         ValueError: If there are no tables among them.
 
-    Example:
+    Examples:
         >>> released_tables(ensemble.traces[0].facts).sample(1000)      # doctest: +SKIP
     """
     if "released" not in facts:

@@ -88,12 +88,12 @@ def explain(term: str) -> Explanation | None:
     """Explain a finding code, a status, an exit code or a measure.
 
     Args:
-        term: Such as "PA007", "inconclusive", "3" or "tpr_at_fpr_0.01"; case does not matter, "-" is read as "_".
+        term: Such as "PA001", "inconclusive", "3" or "tpr_at_fpr_0.01"; case does not matter, "-" is read as "_".
 
     Returns:
         The explanation, or None for an unknown term.
 
-    Example:
+    Examples:
         >>> explain("pa001").title
         'Claimed epsilon'
         >>> explain("3").title

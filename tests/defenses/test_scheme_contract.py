@@ -14,7 +14,7 @@ from defenses.engine.store import model_of
 from defenses.engine.training import Job, train
 from defenses.guarantee import Guarantee, Unaccounted
 from defenses.recipe import Recipe
-from defenses.records import Records, Table
+from defenses.records import Column, Records, Table
 from defenses.sampling import Lots
 from defenses.schemes import registered_schemes
 
@@ -27,14 +27,20 @@ def defense(request: pytest.FixtureRequest) -> Defense:
     return scheme(**scheme.example)
 
 
+COLUMNS = Table(tuple(Column(name, (), -3, 3, place, 1) for place, name in enumerate("abcdef")), "y", ("n", "p"))
+
+
+def rows(count: int, seed: int) -> Records:
+    rng = np.random.default_rng(seed)
+    return Records(rng.random((count, 6), np.float32), rng.integers(0, 2, count), 2, COLUMNS)
+
+
 def pool() -> Records:
-    rng = np.random.default_rng(0)
-    return Records(rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 2, 40), 2, Table((), "y", ()))
+    return rows(40, 0)
 
 
 def public() -> Records:
-    rng = np.random.default_rng(5)
-    return Records(rng.normal(size=(30, 6)).astype(np.float32), rng.integers(0, 2, 30), 2, Table((), "y", ()))
+    return rows(30, 5)
 
 
 def test_it_trains_and_is_a_function_of_its_seed(defense: Defense) -> None:

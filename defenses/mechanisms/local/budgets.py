@@ -69,7 +69,7 @@ class Budgets:
             current: Budget of the epoch that is over.
             accuracy: Of the model after it, in [0, 1].
 
-        Example:
+        Examples:
             >>> Budgets(first=1.0, alpha=0.5, target_accuracy=0.8).after(1.0, 0.4)
             1.25
             >>> Budgets(first=1.0, rule=BudgetRule.STEPPED, beta=0.5, target_accuracy=0.8).after(1.0, 0.4)

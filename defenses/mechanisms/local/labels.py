@@ -21,7 +21,7 @@ def keep_probability(epsilon: float, classes: int) -> float:
     Raises:
         ValueError: If a value is out of range.
 
-    Example:
+    Examples:
         >>> round(keep_probability(1.0, 2), 3)
         0.731
     """
@@ -88,7 +88,7 @@ def debias(frequencies: npt.ArrayLike, *, epsilon: float, classes: int) -> Float
     Raises:
         ValueError: If a value is out of range.
 
-    Example:
+    Examples:
         >>> debias([keep_probability(1.0, 2), 1 - keep_probability(1.0, 2)], epsilon=1.0, classes=2).round(6)
         array([1., 0.])
     """

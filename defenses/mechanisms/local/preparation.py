@@ -117,7 +117,7 @@ def public_statistics(x: npt.ArrayLike) -> Standardisation:
     Raises:
         ValueError: If there are none, or a column holds nothing at all.
 
-    Example:
+    Examples:
         >>> public_statistics([[0.0, 1.0], [2.0, 1.0]]).scale
         array([1., 1.])
     """

@@ -107,7 +107,7 @@ def privatize(
     Raises:
         ValueError: If the records do not fit the standardisation, or a label is outside its domain.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from defenses.mechanisms.local.preparation import public_statistics
         >>> known = public_statistics([[20.0, 1.0], [60.0, 3.0]])

@@ -110,7 +110,7 @@ Domain = Categories | Bins
 def whole_numbers(low: int, high: int, *, step: int = 1, missing: bool | None = None) -> Bins:
     """Return bins for the whole numbers `low` .. `high`, both included, `step` numbers in each.
 
-    Example:
+    Examples:
         >>> whole_numbers(17, 90).size
         74
     """

@@ -58,7 +58,7 @@ def release_tables(
         ValueError: If a column has no domain, or holds what its domain does not; or an argument is out of range.
             Nothing has been released then.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"age": [31, 45, 45], "sex": ["f", "m", "f"]})
         >>> domains = {"age": Bins((0, 40, 120)), "sex": Categories("f", "m", missing=False)}

@@ -99,7 +99,7 @@ def test_a_release_of_other_people_is_not_flagged(tmp_path: Path) -> None:
 
 
 def test_a_model_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"\[released\] are all there is: leave out model"):
+    with pytest.raises(PlanError, match=r"\[released\] needs no other part of the plan: leave out model"):
         parse_plan(PLAN + '[model]\narchitecture = "mlp"\n')
     text = PLAN.replace('name = "linkability"', 'name = "loss_threshold"')
     for seed, name in enumerate(("members", "nonmembers", "population", "synthetic")):
