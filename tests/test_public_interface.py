@@ -97,6 +97,7 @@ def test_examples_in_docstrings_run(module: str) -> None:
     assert found.failed == 0
 
 
+@pytest.mark.slow  # a minute; `.ci/run` runs it all the same
 def test_a_program_against_the_installed_wheel_is_strictly_typed(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
